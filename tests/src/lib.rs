@@ -1,1 +1,3 @@
-//! Parlor: tests.
+//! What the tests of several crates share. The tests themselves are in `tests/tests/`, one subject a file.
+
+pub mod fuzz;
