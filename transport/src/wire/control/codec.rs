@@ -1,0 +1,294 @@
+//! Control messages ↔ bytes, and the only place that knows bincode.
+//!
+//! On the wire: type (varint), length of the body (varint, at most [`BODY_MAX`]), body. Bodies
+//! are bincode's standard configuration with a limit on every read: integers variable-length,
+//! little end first, lists and texts preceded by their length. An integer type with a domain
+//! of its own (codes, reasons) travels as its number.
+
+use bincode::de::{Decode, Decoder};
+use bincode::enc::{Encode, Encoder};
+use bincode::error::{DecodeError, EncodeError};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::message::*;
+use crate::error::{Code, Refusal};
+use crate::id::{AppId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
+use crate::units::Timestamp;
+use crate::wire::{WireError, varint};
+
+/// The largest body: an app message with its envelope, or a snapshot page.
+pub const BODY_MAX: usize = 32 * 1024;
+
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<{ 4 * BODY_MAX }>,
+> = bincode::config::standard().with_limit::<{ 4 * BODY_MAX }>();
+
+/// A set of messages that share a QUIC stream.
+pub trait Message: Sized {
+    /// Type number and body.
+    fn to_parts(&self) -> (u64, Bytes);
+    /// The message of this type; `None` when the type is unknown and to be skipped.
+    ///
+    /// # Errors
+    /// [`WireError`] when the body is not what its type says.
+    fn from_parts(kind: u64, body: Bytes) -> Result<Option<Self>, WireError>;
+}
+
+/// The message as it stands on its QUIC stream.
+pub fn encode<M: Message>(message: &M) -> Bytes {
+    let (kind, body) = message.to_parts();
+    debug_assert!(body.len() <= BODY_MAX, "message {kind:#x} has {} bytes", body.len());
+    let mut out = BytesMut::with_capacity(8 + body.len());
+    varint::put(&mut out, kind);
+    varint::put(&mut out, body.len() as u64);
+    out.put(body);
+    out.freeze()
+}
+
+/// Turns the bytes of a control QUIC stream into messages. Holds at most one message.
+#[derive(Default, Debug)]
+pub struct MessageReader {
+    buffer: BytesMut,
+}
+
+impl MessageReader {
+    /// Takes bytes as they came. Drain with [`next`](Self::next) before pushing more.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, skipping unknown types; `None` until more bytes come.
+    ///
+    /// # Errors
+    /// [`WireError`] when the peer announced too much or sent what is not a message; the
+    /// stream cannot be read any further then.
+    pub fn next<M: Message>(&mut self) -> Result<Option<M>, WireError> {
+        loop {
+            let mut head = &self.buffer[..];
+            let kind = match varint::get(&mut head, "message type") {
+                Ok(kind) => kind,
+                Err(_) => return Ok(None),
+            };
+            let length = match varint::get_bounded(&mut head, "message length", BODY_MAX as u64) {
+                Ok(length) => length as usize,
+                Err(WireError::Truncated { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if head.len() < length {
+                return Ok(None);
+            }
+            let start = self.buffer.len() - head.len();
+            self.buffer.advance(start);
+            let body = self.buffer.split_to(length).freeze();
+            if let Some(message) = M::from_parts(kind, body)? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    /// Whether the peer stopped in the middle of a message.
+    pub fn is_mid_message(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+}
+
+fn write(value: &impl Encode) -> Bytes {
+    let bytes = bincode::encode_to_vec(value, CONFIG).expect("our own values encode into memory");
+    bytes.into()
+}
+
+fn read<T: Decode<()>>(body: &[u8]) -> Result<T, WireError> {
+    match bincode::decode_from_slice(body, CONFIG) {
+        Ok((value, _rest)) => Ok(value),
+        Err(DecodeError::UnexpectedEnd { .. }) => Err(WireError::Truncated { what: "message body" }),
+        Err(DecodeError::LimitExceeded) => {
+            Err(WireError::TooLarge { what: "message body", value: body.len() as u64, max: BODY_MAX as u64 })
+        }
+        Err(error) => Err(WireError::invalid("message body", error.to_string())),
+    }
+}
+
+macro_rules! messages {
+    ($set:ident { $($name:ident($body:ident) = $kind:literal,)* }) => {
+        impl Message for $set {
+            fn to_parts(&self) -> (u64, Bytes) {
+                match self {
+                    $($set::$name(body) => ($kind, write(body)),)*
+                }
+            }
+
+            fn from_parts(kind: u64, body: Bytes) -> Result<Option<Self>, WireError> {
+                Ok(Some(match kind {
+                    $($kind => $set::$name(read::<$body>(&body)?),)*
+                    _ => return Ok(None),
+                }))
+            }
+        }
+    };
+}
+
+messages!(ClientMessage {
+    Hello(Hello) = 0x01,
+    Join(Join) = 0x02,
+    Leave(Leave) = 0x03,
+    Publish(Publish) = 0x04,
+    Unpublish(Unpublish) = 0x05,
+    Play(Play) = 0x06,
+    UpdatePlay(UpdatePlay) = 0x07,
+    StopPlay(StopPlay) = 0x08,
+    RequestKeyframe(RequestKeyframe) = 0x09,
+    ProbeClock(ProbeClock) = 0x0a,
+});
+
+messages!(RelayMessage {
+    Welcome(Welcome) = 0x21,
+    Joined(Joined) = 0x22,
+    Done(Done) = 0x23,
+    Published(Published) = 0x24,
+    PlayStarted(PlayStarted) = 0x25,
+    PlayWaiting(PlayWaiting) = 0x26,
+    PlayEnded(PlayEnded) = 0x27,
+    Refused(Refused) = 0x28,
+    KeyframeWanted(KeyframeWanted) = 0x29,
+    ClockReply(ClockReply) = 0x2a,
+    Closing(Closing) = 0x2b,
+});
+
+const PAGE: u64 = 0x40;
+const USER_JOINED: u64 = 0x41;
+const USER_LEFT: u64 = 0x42;
+const STREAM_ADDED: u64 = 0x43;
+const STREAM_REMOVED: u64 = 0x44;
+/// Types in this range are events: whatever else they hold, they begin with an [`EventStamp`].
+const EVENTS: std::ops::RangeInclusive<u64> = 0x41..=0x5f;
+
+impl Message for RoomMessage {
+    fn to_parts(&self) -> (u64, Bytes) {
+        match self {
+            RoomMessage::Page(body) => (PAGE, write(body)),
+            RoomMessage::UserJoined(body) => (USER_JOINED, write(body)),
+            RoomMessage::UserLeft(body) => (USER_LEFT, write(body)),
+            RoomMessage::StreamAdded(body) => (STREAM_ADDED, write(body)),
+            RoomMessage::StreamRemoved(body) => (STREAM_REMOVED, write(body)),
+            RoomMessage::Unknown(stamp) => (*EVENTS.end(), write(stamp)),
+        }
+    }
+
+    fn from_parts(kind: u64, body: Bytes) -> Result<Option<Self>, WireError> {
+        Ok(Some(match kind {
+            PAGE => RoomMessage::Page(read(&body)?),
+            USER_JOINED => RoomMessage::UserJoined(read(&body)?),
+            USER_LEFT => RoomMessage::UserLeft(read(&body)?),
+            STREAM_ADDED => RoomMessage::StreamAdded(read(&body)?),
+            STREAM_REMOVED => RoomMessage::StreamRemoved(read(&body)?),
+            kind if EVENTS.contains(&kind) => RoomMessage::Unknown(read(&body)?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+const SAY: u64 = 0x60;
+const SAID: u64 = 0x61;
+
+// App messages are bytes that nobody here looks into: the payload is the rest of the body.
+impl Message for AppMessage {
+    fn to_parts(&self) -> (u64, Bytes) {
+        match self {
+            AppMessage::Say(say) => (SAY, say.payload.clone()),
+            AppMessage::Said(said) => {
+                let mut body = BytesMut::from(&write(&said.from)[..]);
+                body.put_slice(&said.payload);
+                (SAID, body.freeze())
+            }
+        }
+    }
+
+    fn from_parts(kind: u64, mut body: Bytes) -> Result<Option<Self>, WireError> {
+        let message = match kind {
+            SAY => AppMessage::Say(Say { payload: body }),
+            SAID => {
+                let (from, used) = bincode::decode_from_slice::<UserId, _>(&body, CONFIG)
+                    .map_err(|error| WireError::invalid("sender", error.to_string()))?;
+                body.advance(used);
+                AppMessage::Said(Said { from, payload: body })
+            }
+            _ => return Ok(None),
+        };
+        let (AppMessage::Say(Say { payload }) | AppMessage::Said(Said { payload, .. })) = &message;
+        if payload.len() > APP_MESSAGE_MAX {
+            return Err(WireError::TooLarge {
+                what: "app message",
+                value: payload.len() as u64,
+                max: APP_MESSAGE_MAX as u64,
+            });
+        }
+        Ok(Some(message))
+    }
+}
+
+macro_rules! as_text {
+    ($($name:ident)*) => {$(
+        impl Encode for $name {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                self.as_str().encode(encoder)
+            }
+        }
+
+        impl<C> Decode<C> for $name {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let text = String::decode(decoder)?;
+                $name::new(text).map_err(|error| DecodeError::OtherString(error.to_string()))
+            }
+        }
+
+        bincode::impl_borrow_decode!($name);
+    )*};
+}
+
+as_text!(AppId RoomId UserId UserName StreamId);
+
+macro_rules! as_number {
+    ($($name:ident: $number:ty, $to:expr, $from:expr;)*) => {$(
+        impl Encode for $name {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                let to: fn(&$name) -> $number = $to;
+                to(self).encode(encoder)
+            }
+        }
+
+        impl<C> Decode<C> for $name {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let from: fn($number) -> $name = $from;
+                <$number>::decode(decoder).map(from)
+            }
+        }
+
+        bincode::impl_borrow_decode!($name);
+    )*};
+}
+
+as_number! {
+    Code: u32, |code| code.number(), Code::from_number;
+    Departure: u8, |reason| reason.number(), Departure::from_number;
+    StreamAlias: u32, |alias| alias.0, StreamAlias;
+    SessionId: u64, |session| session.0, SessionId;
+    Timestamp: u64, |time| time.as_micros(), Timestamp::from_micros;
+}
+
+impl Encode for Refusal {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.code.encode(encoder)?;
+        self.text.encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Refusal {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let code = Code::decode(decoder)?;
+        Ok(Refusal::new(code, String::decode(decoder)?))
+    }
+}
+
+bincode::impl_borrow_decode!(Refusal);

@@ -1,0 +1,92 @@
+use super::*;
+use crate::error::Code;
+use crate::id::{AppId, RoomId, StreamId, UserId, UserName};
+use crate::wire::WireError;
+
+fn join() -> ClientMessage {
+    ClientMessage::Join(Join {
+        request: 1,
+        app: AppId::dev(),
+        room: RoomId::new("standup").unwrap(),
+        user: UserId::new("u1").unwrap(),
+        name: UserName::new("Ann").unwrap(),
+    })
+}
+
+fn read_one<M: Message>(bytes: &[u8]) -> Result<Option<M>, WireError> {
+    let mut reader = MessageReader::default();
+    reader.push(bytes);
+    reader.next()
+}
+
+#[test]
+fn a_message_reads_back_and_is_waited_for_byte_by_byte() {
+    let bytes = encode(&join());
+    let mut reader = MessageReader::default();
+    for (at, byte) in bytes.iter().enumerate() {
+        reader.push(&[*byte]);
+        let message = reader.next::<ClientMessage>().unwrap();
+        assert_eq!(message.is_some(), at + 1 == bytes.len(), "after byte {at}");
+        assert!(message.is_none_or(|m| m == join()));
+    }
+    assert!(!reader.is_mid_message());
+}
+
+#[test]
+fn unknown_types_are_skipped_and_longer_bodies_read() {
+    let mut bytes = vec![0x3f, 3, 1, 2, 3];
+    let (kind, body) = join().to_parts();
+    bytes.extend([kind as u8, body.len() as u8 + 2]);
+    bytes.extend_from_slice(&body);
+    bytes.extend([0xaa, 0xbb]);
+    assert_eq!(read_one(&bytes), Ok(Some(join())));
+}
+
+#[test]
+fn an_unknown_event_still_says_its_position() {
+    let stamp = EventStamp { epoch: 3, position: 9, previous: 8, users: 2 };
+    let bytes = encode(&RoomMessage::Unknown(stamp));
+    assert_eq!(bytes[0], 0x40, "0x5f takes two bytes");
+    assert_eq!(read_one::<RoomMessage>(&bytes).unwrap().unwrap().stamp(), Some(stamp));
+}
+
+#[test]
+fn lengths_are_bounded_before_anything_is_kept() {
+    let mut long = vec![0x02];
+    crate::wire::varint::put(&mut long, BODY_MAX as u64 + 1);
+    assert!(matches!(read_one::<ClientMessage>(&long), Err(WireError::TooLarge { .. })));
+    // A list that claims 2^32 entries in a body of nine bytes.
+    let bomb = [0x04, 9, 1, 1, b's', 0xfc, 0xff, 0xff, 0xff, 0xff, 0];
+    assert!(read_one::<ClientMessage>(&bomb).is_err());
+}
+
+#[test]
+fn a_bad_id_in_a_message_is_refused_by_the_reader() {
+    let (kind, body) = join().to_parts();
+    let mut body = body.to_vec();
+    let at = body.windows(7).position(|w| w == b"standup").unwrap();
+    body[at] = b'/';
+    assert!(
+        ClientMessage::from_parts(kind, body.into()).unwrap_err().to_string().contains("room id holds '/'")
+    );
+}
+
+#[test]
+fn app_messages_are_bounded() {
+    let from = UserId::new("u1").unwrap();
+    let said = |size: usize| AppMessage::Said(Said { from: from.clone(), payload: vec![7; size].into() });
+    let bytes = encode(&said(APP_MESSAGE_MAX));
+    assert_eq!(read_one(&bytes), Ok(Some(said(APP_MESSAGE_MAX))));
+    assert!(read_one::<AppMessage>(&encode(&said(APP_MESSAGE_MAX + 1))).is_err());
+}
+
+#[test]
+fn tracks_are_checked() {
+    let track =
+        TrackInfo { kind: TrackKind::Video, codec: "avc1".into(), spatial_layers: 1, temporal_layers: 4 };
+    assert!(check_tracks(std::slice::from_ref(&track)).is_ok());
+    for bad in [vec![], vec![track.clone(); 9], vec![TrackInfo { spatial_layers: 0, ..track.clone() }]] {
+        assert_eq!(check_tracks(&bad).unwrap_err().code, Code::BadTracks);
+    }
+    assert!(StreamId::new("ok").is_ok());
+}
