@@ -1,1 +1,8 @@
 //! Parlor: media.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod font;
+pub mod frame;
+pub mod level;
+pub mod pattern;
+pub mod scale;
