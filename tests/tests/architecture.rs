@@ -131,7 +131,8 @@ fn files_are_short_and_open_with_what_they_are_for() {
         if lines > LINES_MAX {
             wrong.push(format!("{} has {lines} lines: find its second subject", file.path));
         }
-        if !file.text.starts_with("//!") {
+        let first = file.text.lines().find(|line| !line.is_empty() && !line.starts_with("#!["));
+        if !first.is_some_and(|line| line.starts_with("//!")) {
             wrong.push(format!("{} does not open with `//!` and what it is for", file.path));
         }
     }
@@ -224,9 +225,12 @@ fn files() -> impl Iterator<Item = File> {
     }
     paths.sort_unstable();
     paths.into_iter().map(|path| {
-        let text = fs::read_to_string(&path).unwrap();
-        let parts =
-            path.strip_prefix(root()).unwrap().iter().map(|part| part.to_str().expect("paths are ASCII"));
+        let text = fs::read_to_string(&path).expect("Rust files are UTF-8");
+        let parts = path
+            .strip_prefix(root())
+            .expect("found below the root")
+            .iter()
+            .map(|part| part.to_str().expect("paths are ASCII"));
         File { path: parts.collect::<Vec<_>>().join("/"), text }
     })
 }
@@ -237,7 +241,7 @@ fn packages() -> Vec<(String, Vec<String>)> {
     let arguments = ["metadata", "--format-version=1", "--no-deps", "--offline"];
     let output = Command::new(cargo).args(arguments).current_dir(root()).output().expect("cargo runs");
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let name =
         |value: &Value| value["name"].as_str().expect("packages and dependencies have a name").to_owned();
     let list = |value: &Value| value.as_array().expect("cargo metadata lists these").clone();
@@ -250,7 +254,8 @@ fn packages() -> Vec<(String, Vec<String>)> {
 /// What a folder holds, sorted.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let listing = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut entries: Vec<_> = listing.map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<_> =
+        listing.map(|entry| entry.expect("a folder can be read to its end").path()).collect();
     entries.sort_unstable();
     entries
 }
