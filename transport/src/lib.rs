@@ -5,4 +5,6 @@ pub mod clock;
 pub mod units;
 pub mod error;
 pub mod id;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod wire;
