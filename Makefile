@@ -49,6 +49,7 @@ check: setup-check lint ## lint, every combination of features, documentation, l
 	$(CARGO) clippy $(LOCKED) -p parlor-client --no-default-features -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p parlor-media --features camera,audio-devices --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p parlor-client --features camera,audio-devices --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p parlor-tests --features fuzz --bin fuzz -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
 	$(CARGO) deny --locked --all-features check licenses bans sources
 

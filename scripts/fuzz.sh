@@ -45,6 +45,6 @@ for corpus in tests/corpus/${only:-*}; do
 done
 
 if ((${#broken[@]})); then
-    printf '\nfuzz: broken: %s. The inputs are in tests/corpus/<target>/; `make test` replays them.\n' "${broken[*]}" >&2
+    printf '\nfuzz: broken: %s. The inputs are in tests/corpus/<target>/; make test replays them.\n' "${broken[*]}" >&2
     exit 1
 fi

@@ -21,7 +21,7 @@ has_libclang() { [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/
 missing=()
 need() { missing+=("$1"); }
 
-has gcc && has g++ || need g++     # links every program; compiles OpenH264
+{ has gcc && has g++; } || need g++ # links every program; compiles OpenH264
 has make           || need make    # libopus' own build
 has cmake          || need cmake   # libopus' own build
 has nasm           || need nasm    # OpenH264's assembler, about 2.5 times faster
@@ -37,7 +37,7 @@ if ((${#missing[@]})); then
     has apt-get || fail "missing: ${missing[*]} (Debian's names)" \
         "there is no apt-get here: install them with this system's package manager, then run this again."
     if [[ $(id -u) == 0 ]]; then as_root=(env)
-    elif has sudo && { [[ -t 0 ]] || sudo -n true 2>/dev/null; }; then as_root=(sudo)
+    elif has sudo && { [[ -t 0 ]] || sudo -n true 2>/dev/null; }; then as_root=(sudo env)
     else fail "missing: ${missing[*]}" "not root and no sudo: have somebody run  $install"
     fi
     printf 'setup: installing %s\n' "${missing[*]}"
@@ -50,7 +50,7 @@ fi
 
 # Rust is not taken from apt: Debian's and Ubuntu's are too old for this workspace.
 rust_min=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-has cargo && has rustc || fail "Rust is missing: install $rust_min or newer, see https://rustup.rs" \
+{ has cargo && has rustc; } || fail "Rust is missing: install $rust_min or newer, see https://rustup.rs" \
     "(installed already? then its folder, often ~/.cargo/bin, is not in PATH)"
 rust_found=$(rustc --version | cut -d' ' -f2)
 [[ $(printf '%s\n' "$rust_min" "$rust_found" | sort -V | head -n1) == "$rust_min" ]] \
