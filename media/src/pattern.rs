@@ -46,7 +46,8 @@ pub struct Pattern {
     publisher: u16,
     width: usize,
     height: usize,
-    texture: Vec<u8>,
+    coarse: Vec<i8>,
+    fine: Vec<i8>,
 }
 
 impl Pattern {
@@ -58,7 +59,13 @@ impl Pattern {
     /// [`FrameError::Size`].
     pub fn new(publisher: u16, width: u32, height: u32) -> Result<Pattern, FrameError> {
         pixel_bytes(width, height)?;
-        Ok(Pattern { publisher, width: width as usize, height: height as usize, texture: texture(publisher) })
+        Ok(Pattern {
+            publisher,
+            width: width as usize,
+            height: height as usize,
+            coarse: texture(publisher, 0..4, 44),
+            fine: texture(publisher, 4..7, 9),
+        })
     }
 
     /// The picture numbered `frame`, captured at `time`.
@@ -78,13 +85,19 @@ impl Pattern {
             .expect("the size was checked in new")
     }
 
-    /// The texture pans slowly to one side; the colours drift.
+    /// Coarse texture pans to one side and fine texture over it to the other, so that no motion vector fits both and
+    /// the encoder is left with a residue as in a real picture; the colours stand still.
     fn background(&self, luma: &mut [u8], u: &mut [u8], v: &mut [u8], frame: u32) {
         let shift = frame as usize;
         for (y, row) in luma.chunks_exact_mut(self.width).enumerate() {
-            let line = &self.texture[((y + shift / 2) % TEXTURE_SIDE) * TEXTURE_SIDE..][..TEXTURE_SIDE];
+            let coarse = line(&self.coarse, y + shift / 2);
+            let fine = line(&self.fine, y + shift);
+            let start = TEXTURE_SIDE - shift % TEXTURE_SIDE;
             for (x, pixel) in row.iter_mut().enumerate() {
-                *pixel = line[(x + shift) % TEXTURE_SIDE];
+                let sum = i16::from(coarse[(x + shift) % TEXTURE_SIDE])
+                    + i16::from(fine[(x + start) % TEXTURE_SIDE]);
+                // Both are within -64..=63, so the sum is a byte; the casts lose nothing.
+                *pixel = (124 + sum) as u8;
             }
         }
         let half = self.width / 2;
@@ -231,31 +244,35 @@ fn wave(position: u32) -> u8 {
     (128.0 + 24.0 * (f64::from(position) * TAU / 256.0).sin()).round() as u8
 }
 
-/// Four octaves of smooth noise around mid-grey that wrap at the edges.
-fn texture(publisher: u16) -> Vec<u8> {
+/// Row `y` of a texture, wrapping.
+fn line(texture: &[i8], y: usize) -> &[i8] {
+    &texture[y % TEXTURE_SIDE * TEXTURE_SIDE..][..TEXTURE_SIDE]
+}
+
+/// Octaves of smooth noise around zero that wrap at the edges: octave n has 8 * 2^n waves across, the first of
+/// `octaves` has the height `amplitude`, each following half of the one before. Limited to -64..=63.
+fn texture(publisher: u16, octaves: std::ops::Range<u32>, amplitude: i32) -> Vec<i8> {
     let mut sum = vec![0i32; TEXTURE_SIDE * TEXTURE_SIDE];
-    for octave in 0..4u32 {
+    for octave in octaves.clone() {
         let cells = 8usize << octave;
         let step = TEXTURE_SIDE / cells;
-        let amplitude = 48 >> octave;
-        let lattice = |x: usize, y: usize| {
-            let seed =
-                (x % cells) as u32 | ((y % cells) as u32) << 8 | octave << 16 | u32::from(publisher) << 18;
-            i32::from((hash(seed) & 0xFF) as u8) - 128
+        let height = amplitude >> (octave - octaves.start);
+        let corner = |x: usize, y: usize| {
+            let seed = (x % cells) as u32 | ((y % cells) as u32) << 10 | octave << 20;
+            (hash(seed ^ hash(publisher.into())) & 0xFF) as i32 - 128
         };
         for y in 0..TEXTURE_SIDE {
             for x in 0..TEXTURE_SIDE {
-                let (cx, cy) = (x / step, y / step);
-                let (fx, fy) = ((x % step) as i32, (y % step) as i32);
-                let step = step as i32;
-                let top = lattice(cx, cy) * (step - fx) + lattice(cx + 1, cy) * fx;
-                let bottom = lattice(cx, cy + 1) * (step - fx) + lattice(cx + 1, cy + 1) * fx;
+                let (column, row) = (x / step, y / step);
+                let (right, down, step) = ((x % step) as i32, (y % step) as i32, step as i32);
+                let top = corner(column, row) * (step - right) + corner(column + 1, row) * right;
+                let bottom = corner(column, row + 1) * (step - right) + corner(column + 1, row + 1) * right;
                 sum[y * TEXTURE_SIDE + x] +=
-                    (top * (step - fy) + bottom * fy) / (step * step) * amplitude / 128;
+                    (top * (step - down) + bottom * down) / (step * step) * height / 128;
             }
         }
     }
-    sum.into_iter().map(|value| (120 + value).clamp(16, 235) as u8).collect()
+    sum.into_iter().map(|value| value.clamp(-64, 63) as i8).collect()
 }
 
 /// A fixed scrambling of 32 bits (the finaliser of MurmurHash3).
