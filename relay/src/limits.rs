@@ -1,0 +1,92 @@
+//! Every bound of the relay, each with its reason. Nothing here decides; the machines ask.
+//!
+//! What an operator may want to change is a field of [`Limits`] and stands in the configuration;
+//! what only a change of code could justify is a constant.
+
+use std::time::Duration;
+
+use parlor_transport::wire::frame::OBJECT_MAX;
+
+/// The bounds that the configuration can change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once. An idle one costs about 40 kB, so 10,000 take 400 MB.
+    pub connections_max: usize,
+    /// Rooms at once. An empty room's books cost about 1 kB; as many as connections is never too few.
+    pub rooms_max: usize,
+    /// Users in one room. Every join is told to everyone, so this bounds the work of one event.
+    pub users_per_room_max: usize,
+    /// Streams that one user publishes at once: camera, screen and some to spare. Each may hold
+    /// [`cache_bytes_max`](Self::cache_bytes_max) per track and layer.
+    pub publish_max: u32,
+    /// Streams that one user plays at once: four pages of a grid of 8 x 8.
+    pub play_max: u32,
+    /// Bytes of frames kept per track and layer: 4 s at 4 Mbit/s. At least one largest frame.
+    pub cache_bytes_max: usize,
+    /// Age of the oldest frame kept: older ones could not be caught up with in time anyway.
+    pub cache_age_max: Duration,
+    /// Least time between two keyframes asked of one publisher for one layer: a keyframe costs as much
+    /// as many ordinary frames, and one serves everyone who waits.
+    pub keyframe_interval_min: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 10_000,
+            rooms_max: 10_000,
+            users_per_room_max: 10_000,
+            publish_max: 16,
+            play_max: 256,
+            cache_bytes_max: 2 << 20,
+            cache_age_max: Duration::from_secs(4),
+            keyframe_interval_min: Duration::from_millis(500),
+        }
+    }
+}
+
+/// The smallest [`Limits::cache_bytes_max`]: below it the largest frame would not fit.
+pub const CACHE_BYTES_LEAST: usize = OBJECT_MAX;
+
+/// Events kept for members who read slowly. Past it (or [`EVENT_LOG_BYTES_MAX`]) they get a fresh snapshot,
+/// which for rooms of a few thousand users is no larger.
+pub const EVENT_LOG_EVENTS_MAX: usize = 4096;
+/// See [`EVENT_LOG_EVENTS_MAX`]: one per room, so that a thousand full logs take 1 GiB.
+pub const EVENT_LOG_BYTES_MAX: usize = 1 << 20;
+/// Events handed to one member at a time: keeps the room's lock short.
+pub const EVENT_BATCH_MAX: usize = 256;
+/// Bytes of users and streams on one snapshot page. A single entry has at most about 2 kB, so that a page
+/// stays below the largest message with room to spare.
+pub const PAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// How long frames of the group before the newest keyframe stay: a subscriber that far behind
+/// skips to the keyframe instead.
+pub const OLD_GROUP_AGE_MAX: Duration = Duration::from_millis(500);
+/// A late joiner reaches live within this time, or a fresh keyframe is asked for.
+pub const CATCH_UP_MAX: Duration = Duration::from_millis(500);
+/// A subscriber whose next frame is further than this behind the newest skips to a keyframe.
+pub const LATENESS_MAX: Duration = Duration::from_millis(500);
+/// Frames that nobody needs are skipped when they are further than this behind the newest.
+pub const LATENESS_DISCARDABLE_MAX: Duration = Duration::from_millis(150);
+/// One subscriber's slowness asks for a keyframe at most this often: keyframes are what a slow link
+/// can least afford.
+pub const SLOW_KEYFRAME_INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// A layer without a frame for this long is not on offer: twice the slowest frame rate in use (1/s).
+pub const LAYER_SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Notices waiting to be written to one connection. A room of 60 that ends makes about 120 at once.
+pub const NOTICES_MAX: usize = 1024;
+/// Room for answers that must be free before the next request is read.
+pub const ANSWERS_PER_REQUEST_MAX: usize = 256;
+/// Requests a connection may make at once. Joining a room of 256 streams and playing them all takes half.
+pub const REQUESTS_BURST_MAX: u32 = 600;
+/// Requests per second a connection may make on and on: changing the wishes of 50 views twice a second.
+pub const REQUESTS_PER_SECOND_MAX: u32 = 100;
+/// A connection that has not joined a room this long after it came, or after it left one, is closed.
+pub const UNJOINED_MAX: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for connections to end in order.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+/// How often the certificate's files are looked at for a change.
+pub const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The most bytes of a client's own description that go to the log.
+pub const AGENT_BYTES_MAX: usize = 128;

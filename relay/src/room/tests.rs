@@ -1,0 +1,448 @@
+//! Any history of proposals: the rooms are what a naive model says, and what a mirror is told makes it the room.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use parlor_transport::error::Code;
+use parlor_transport::id::{AppId, RoomId, SessionId, StreamId, UserId, UserName};
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{Delivery, Departure, MessageReader, TrackInfo, TrackKind};
+use proptest::prelude::*;
+
+use super::index::{Action, Index, MemoryIndex, Proposal, Ticket, Verdict};
+use super::*;
+use crate::limits::Limits;
+
+const USERS_PER_ROOM_MAX: usize = 3;
+const ROOMS_MAX: usize = 4;
+const STREAMS_PER_USER_MAX: usize = 2;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join {
+        session: u64,
+        app: u8,
+        room: u8,
+        user: u8,
+    },
+    Leave {
+        session: u64,
+    },
+    Publish {
+        session: u64,
+        stream: u8,
+    },
+    Unpublish {
+        session: u64,
+        stream: u8,
+    },
+    /// A mirror of every room begins here.
+    Watch,
+    /// The mirrors read what there is.
+    Read,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let session = 0..10u64;
+    prop_oneof![
+        6 => (session.clone(), 0..2u8, 0..3u8, 0..6u8)
+            .prop_map(|(session, app, room, user)| Step::Join { session, app, room, user }),
+        2 => session.clone().prop_map(|session| Step::Leave { session }),
+        6 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Publish { session, stream }),
+        2 => (session, 0..8u8).prop_map(|(session, stream)| Step::Unpublish { session, stream }),
+        1 => Just(Step::Watch),
+        1 => Just(Step::Read),
+    ]
+}
+
+fn key(app: u8, room: u8) -> RoomKey {
+    RoomKey {
+        app: AppId::new(format!("app{app}")).unwrap(),
+        room: RoomId::new(format!("room{room}")).unwrap(),
+    }
+}
+
+fn user(user: u8) -> UserInfo {
+    UserInfo {
+        user: UserId::new(format!("u{user}")).unwrap(),
+        name: UserName::new(format!("User {user}")).unwrap(),
+    }
+}
+
+fn stream(stream: u8) -> StreamId {
+    StreamId::new(format!("s{stream}")).unwrap()
+}
+
+fn tracks() -> Vec<TrackInfo> {
+    vec![TrackInfo { kind: TrackKind::Audio, codec: "opus".into(), spatial_layers: 1, temporal_layers: 1 }]
+}
+
+/// What should be true, in lists.
+#[derive(Default)]
+struct Model {
+    stays: Vec<(u64, u8, u8, u8)>,
+    streams: Vec<(u8, u8, u64)>,
+}
+
+impl Model {
+    fn take(&mut self, step: &Step) -> Result<(), Code> {
+        let at = |stays: &[(u64, u8, u8, u8)], s: u64| stays.iter().copied().find(|stay| stay.0 == s);
+        match *step {
+            Step::Join { session, app, room, user } => {
+                if at(&self.stays, session).is_some() {
+                    return Err(Code::AlreadyJoined);
+                }
+                let others = |stay: &&(u64, u8, u8, u8)| (stay.1, stay.3) != (app, user);
+                let here: Vec<_> = self.stays.iter().filter(|s| (s.1, s.2) == (app, room)).collect();
+                if here.iter().copied().filter(others).count() >= USERS_PER_ROOM_MAX {
+                    return Err(Code::RoomFull);
+                }
+                let rooms: BTreeSet<_> = self.stays.iter().map(|s| (s.1, s.2)).collect();
+                if here.is_empty() && rooms.len() >= ROOMS_MAX {
+                    return Err(Code::RelayFull);
+                }
+                if let Some(old) = self.stays.iter().copied().find(|s| (s.1, s.3) == (app, user)) {
+                    self.forget(old.0);
+                }
+                self.stays.push((session, app, room, user));
+            }
+            Step::Leave { session } => {
+                at(&self.stays, session).ok_or(Code::NotJoined)?;
+                self.forget(session);
+            }
+            Step::Publish { session, stream } => {
+                let (_, app, _, _) = at(&self.stays, session).ok_or(Code::NotJoined)?;
+                match self.streams.iter().find(|s| (s.0, s.1) == (app, stream)) {
+                    Some(taken) if taken.2 == session => return Err(Code::AlreadyPublishing),
+                    Some(_) => return Err(Code::StreamTaken),
+                    None => {}
+                }
+                if self.streams.iter().filter(|s| s.2 == session).count() >= STREAMS_PER_USER_MAX {
+                    return Err(Code::TooManyStreams);
+                }
+                self.streams.push((app, stream, session));
+            }
+            Step::Unpublish { session, stream } => {
+                let (_, app, _, _) = at(&self.stays, session).ok_or(Code::NotJoined)?;
+                let before = self.streams.len();
+                self.streams.retain(|s| *s != (app, stream, session));
+                if self.streams.len() == before {
+                    return Err(Code::NotPublishing);
+                }
+            }
+            Step::Watch | Step::Read => {}
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, session: u64) {
+        self.stays.retain(|stay| stay.0 != session);
+        self.streams.retain(|stream| stream.2 != session);
+    }
+
+    /// Every room with its users and its streams with their owners.
+    fn rooms(&self) -> BTreeMap<RoomKey, Contents> {
+        let mut rooms: BTreeMap<RoomKey, Contents> = BTreeMap::new();
+        for &(session, app, room, who) in &self.stays {
+            let contents = rooms.entry(key(app, room)).or_default();
+            contents.users.insert(user(who).user);
+            for published in self.streams.iter().filter(|s| s.2 == session) {
+                contents.streams.insert(stream(published.1), user(who).user);
+            }
+        }
+        rooms
+    }
+}
+
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Contents {
+    users: BTreeSet<UserId>,
+    streams: BTreeMap<StreamId, UserId>,
+}
+
+impl From<&Room> for Contents {
+    fn from(room: &Room) -> Self {
+        Contents {
+            users: room.roster().iter().map(|user| user.user).collect(),
+            streams: room.streams().iter().map(|s| (s.stream.clone(), s.user.clone())).collect(),
+        }
+    }
+}
+
+/// What a client would make of what it is sent, strict about every promise.
+#[derive(Debug)]
+struct Mirror {
+    epoch: u64,
+    position: u64,
+    contents: Contents,
+}
+
+impl Mirror {
+    fn begin(room: &mut Room) -> Self {
+        let snapshot = room.snapshot();
+        let mut mirror =
+            Mirror { epoch: room.epoch(), position: snapshot.position, contents: Contents::default() };
+        let last = snapshot.pages.len() - 1;
+        for (at, bytes) in snapshot.pages.iter().enumerate() {
+            let RoomMessage::Page(page) = decode(bytes) else { panic!("a snapshot is made of pages") };
+            assert_eq!((page.epoch, page.position), (mirror.epoch, mirror.position));
+            assert_eq!((page.page, page.last), (at as u32, at == last));
+            assert_eq!(page.users_total as usize, room.roster().len());
+            mirror.contents.users.extend(page.users.into_iter().map(|user| user.user));
+            for stream in page.streams {
+                assert!(mirror.contents.users.contains(&stream.user), "users before their streams");
+                mirror.contents.streams.insert(stream.stream, stream.user);
+            }
+        }
+        mirror
+    }
+
+    fn read(&mut self, room: &mut Room) {
+        loop {
+            match room.after(self.position) {
+                After::UpToDate => return,
+                After::Behind => panic!("histories here are shorter than the log"),
+                After::Events(events) => events.iter().for_each(|event| self.apply(&decode(event))),
+            }
+        }
+    }
+
+    fn apply(&mut self, event: &RoomMessage) {
+        let stamp = event.stamp().expect("the log holds events");
+        assert_eq!((stamp.epoch, stamp.previous), (self.epoch, self.position), "no gap");
+        assert_eq!(stamp.position, stamp.previous + 1);
+        self.position = stamp.position;
+        let Contents { users, streams } = &mut self.contents;
+        match event {
+            RoomMessage::UserJoined(event) => assert!(users.insert(event.user.user.clone())),
+            RoomMessage::UserLeft(event) => {
+                assert!(!streams.values().any(|user| *user == event.user), "streams end before the leave");
+                assert!(users.remove(&event.user));
+            }
+            RoomMessage::StreamAdded(event) => {
+                assert!(users.contains(&event.stream.user), "users come before their streams");
+                let stream = &event.stream;
+                assert_eq!(streams.insert(stream.stream.clone(), stream.user.clone()), None);
+            }
+            RoomMessage::StreamRemoved(event) => assert!(streams.remove(&event.stream).is_some()),
+            RoomMessage::Page(_) | RoomMessage::Unknown(_) => panic!("not an event: {event:?}"),
+        }
+        assert_eq!(stamp.users as usize, users.len(), "the count is exact");
+    }
+}
+
+fn decode(bytes: &Bytes) -> RoomMessage {
+    let mut reader = MessageReader::default();
+    reader.push(bytes);
+    let message = reader.next().unwrap().unwrap();
+    assert!(!reader.is_mid_message());
+    message
+}
+
+/// The index and the replicas it feeds.
+struct World {
+    index: MemoryIndex,
+    rooms: BTreeMap<RoomKey, Room>,
+    epochs: BTreeSet<u64>,
+    mirrors: Vec<(RoomKey, Mirror)>,
+    ticket: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let limits = Limits {
+            users_per_room_max: USERS_PER_ROOM_MAX,
+            rooms_max: ROOMS_MAX,
+            publish_max: STREAMS_PER_USER_MAX as u32,
+            ..Limits::default()
+        };
+        World {
+            index: MemoryIndex::new(limits, 1),
+            rooms: BTreeMap::new(),
+            epochs: BTreeSet::new(),
+            mirrors: Vec::new(),
+            ticket: 0,
+        }
+    }
+
+    fn take(&mut self, step: &Step) -> Result<(), Code> {
+        let (session, action) = match *step {
+            Step::Join { session, app, room, user: who } => {
+                (session, Action::Join { room: key(app, room), user: user(who) })
+            }
+            Step::Leave { session } => (session, Action::Leave { reason: Departure::Left }),
+            Step::Publish { session, stream: id } => (
+                session,
+                Action::Publish { stream: stream(id), tracks: tracks(), delivery: Delivery::Datagram },
+            ),
+            Step::Unpublish { session, stream: id } => {
+                (session, Action::Unpublish { stream: stream(id), reason: Departure::Left })
+            }
+            Step::Watch => {
+                self.mirrors
+                    .extend(self.rooms.iter_mut().map(|(key, room)| (key.clone(), Mirror::begin(room))));
+                return Ok(());
+            }
+            Step::Read => {
+                self.read();
+                return Ok(());
+            }
+        };
+        self.ticket += 1;
+        let ticket = Ticket(self.ticket);
+        self.index.submit(Timestamp::ZERO, Proposal { ticket, session: SessionId(session), action });
+        let mut result = Ok(());
+        while let Some(verdict) = self.index.poll() {
+            match verdict {
+                Verdict::Refused { ticket: refused, refusal } => {
+                    assert_eq!(refused, ticket);
+                    result = Err(refusal.code);
+                }
+                Verdict::Committed(committed) => {
+                    assert_eq!(committed.ticket, ticket);
+                    self.commit(&committed);
+                }
+            }
+        }
+        result
+    }
+
+    fn commit(&mut self, committed: &Committed) {
+        let epochs = &mut self.epochs;
+        let room = self.rooms.entry(committed.room.clone()).or_insert_with(|| {
+            assert_eq!(committed.previous, 0, "a room's life begins at its beginning");
+            assert!(epochs.insert(committed.epoch), "each life has an epoch of its own");
+            Room::new(committed.room.clone(), committed.epoch)
+        });
+        room.apply(committed).expect("the index tells every step once and in order");
+        if room.roster().is_empty() {
+            self.read();
+            self.mirrors.retain(|(key, _)| *key != committed.room);
+            self.rooms.remove(&committed.room);
+        }
+    }
+
+    fn read(&mut self) {
+        for (key, mirror) in &mut self.mirrors {
+            let room = self.rooms.get_mut(key).expect("mirrors of ended rooms are gone");
+            mirror.read(room);
+            assert_eq!(mirror.contents, Contents::from(&*room));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_leaves_rooms_and_mirrors_as_the_model_says(
+        steps in prop::collection::vec(step(), 1..120)
+    ) {
+        let (mut world, mut model) = (World::new(), Model::default());
+        for step in &steps {
+            prop_assert_eq!(world.take(step), model.take(step), "{:?}", step);
+            let rooms: BTreeMap<_, _> =
+                world.rooms.iter().map(|(key, room)| (key.clone(), Contents::from(room))).collect();
+            prop_assert_eq!(rooms, model.rooms(), "after {:?}", step);
+        }
+        world.read();
+    }
+}
+
+fn committed(previous: u64, change: Change) -> Committed {
+    Committed { ticket: Ticket(0), room: key(0, 0), epoch: 1, previous, position: previous + 1, change }
+}
+
+fn joined(session: u64, who: u8) -> Change {
+    Change::UserJoined { session: SessionId(session), user: user(who) }
+}
+
+#[test]
+fn a_room_refuses_what_does_not_follow() {
+    let mut room = Room::new(key(0, 0), 1);
+    room.apply(&committed(0, joined(1, 1))).unwrap();
+    let published =
+        StreamInfo { stream: stream(1), user: user(1).user, tracks: tracks(), delivery: Delivery::Datagram };
+    room.apply(&committed(1, Change::StreamAdded { session: SessionId(1), stream: published.clone() }))
+        .unwrap();
+    let left = |who: u8, session| Change::UserLeft {
+        session: SessionId(session),
+        user: user(who).user,
+        reason: Departure::Left,
+    };
+    for wrong in [
+        committed(1, joined(2, 2)),
+        committed(3, joined(2, 2)),
+        Committed { epoch: 2, ..committed(2, joined(2, 2)) },
+        Committed { room: key(0, 1), ..committed(2, joined(2, 2)) },
+        committed(2, joined(2, 1)),
+        committed(2, left(1, 1)),
+        committed(2, left(2, 2)),
+        committed(2, Change::StreamAdded { session: SessionId(1), stream: published }),
+    ] {
+        assert!(room.apply(&wrong).is_err(), "{wrong:?}");
+        assert_eq!(room.position(), 2);
+    }
+    room.apply(&committed(2, joined(2, 2))).unwrap();
+}
+
+#[test]
+fn a_large_room_comes_in_pages_that_fit_a_message() {
+    let mut room = Room::new(key(0, 0), 1);
+    let mut position = 0;
+    for number in 0..1000u64 {
+        let info = UserInfo {
+            user: UserId::new(format!("{number:0>64}")).unwrap(),
+            name: UserName::new("n".repeat(256)).unwrap(),
+        };
+        room.apply(&committed(
+            position,
+            Change::UserJoined { session: SessionId(number), user: info.clone() },
+        ))
+        .unwrap();
+        let published = StreamInfo {
+            stream: StreamId::new(format!("{number:0>256}")).unwrap(),
+            user: info.user,
+            tracks: vec![TrackInfo { codec: "c".repeat(64), ..tracks().remove(0) }; 8],
+            delivery: Delivery::QuicStream,
+        };
+        room.apply(&committed(
+            position + 1,
+            Change::StreamAdded { session: SessionId(number), stream: published },
+        ))
+        .unwrap();
+        position += 2;
+    }
+    let snapshot = room.snapshot();
+    assert!(snapshot.pages.len() > 50);
+    assert!(snapshot.pages.iter().all(|page| page.len() <= PAGE_BYTES_MAX + 256), "pages are bounded");
+    assert_eq!(Mirror::begin(&mut room).contents, Contents::from(&room));
+    assert_eq!(room.after(1999), After::Events(vec![room.log_last()]));
+}
+
+impl Room {
+    fn log_last(&self) -> Bytes {
+        match self.after(self.position() - 1) {
+            After::Events(events) => events[0].clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_later_publisher_is_told_who_has_the_stream() {
+    let mut world = World::new();
+    let join = |session, room, user| Step::Join { session, app: 0, room, user };
+    for step in [join(1, 0, 1), join(2, 1, 2), Step::Publish { session: 2, stream: 1 }] {
+        world.take(&step).unwrap();
+    }
+    let publish = Action::Publish { stream: stream(1), tracks: tracks(), delivery: Delivery::Datagram };
+    let proposal = Proposal { ticket: Ticket(99), session: SessionId(1), action: publish };
+    world.index.submit(Timestamp::ZERO, proposal);
+    let Some(Verdict::Refused { refusal, .. }) = world.index.poll() else { panic!("taken in another room") };
+    assert_eq!(
+        refusal.to_string(),
+        "stream \"s1\" is already published by \"u2\"; choose another stream id (2004)"
+    );
+    assert_eq!(world.take(&Step::Publish { session: 1, stream: 2 }), Ok(()));
+}
