@@ -1,10 +1,13 @@
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! What Parlor's relay and clients share: identifiers, the wire, hops and QUIC sessions.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod address;
 pub mod clock;
-pub mod units;
 pub mod error;
+pub mod hop;
 pub mod id;
+pub mod quic;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod units;
 pub mod wire;

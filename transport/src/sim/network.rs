@@ -19,6 +19,7 @@ use super::socket::SimSocket;
 use super::trace::Trace;
 use super::{Direction, SimRng};
 use crate::clock::Clock;
+use crate::quic::Binding;
 
 /// A simulated internet: hosts with addresses, each behind a link of its own. Clones are the same
 /// network.
@@ -203,6 +204,15 @@ impl Host {
             io::Error::new(io::ErrorKind::AddrInUse, format!("port {port} of this simulated host is taken"))
         })?;
         Ok(Arc::new(SimSocket::new(self.network.clone(), self.id, address)))
+    }
+
+    /// What a Parlor relay or client on this host is bound to. Port 0 asks for any.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] if the port is taken.
+    pub fn binding(&self, port: u16) -> io::Result<Binding> {
+        let seed = self.network.endpoint_seed();
+        Ok(Binding::custom(self.socket(port)?, self.network.shared.clock.clone(), Some(seed)))
     }
 
     /// Replaces both links. Packets in a queue leave at the new rate; those past it arrive as planned.

@@ -1,0 +1,369 @@
+//! Sockets and connections: where packets go in and out, and how a connection is made or taken.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quinn::congestion::CubicConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+
+use super::session::{Ended, Session};
+use super::tls::{Identity, Trust};
+use crate::clock::Clock;
+use crate::error::{Code, Coded};
+use crate::wire::frame::OBJECT_MAX;
+
+/// The window that a connection starts with, in bytes. A keyframe (40–60 kB at 720p) and a few
+/// frames leave within the first round trip; quinn's own 12 kB would cost a keyframe two more.
+const WINDOW_INITIAL: u64 = 200_000;
+/// What quinn may hold of datagrams that the congestion window does not let out yet: two
+/// frames of 2 Mbit/s video. The real queue is ours, where whole frames are dropped.
+const DATAGRAM_QUEUE: usize = 48 * 1024;
+/// Datagrams received and not yet read: a keyframe and more, while the reading task waits its turn.
+const DATAGRAM_RECEIVE: usize = 512 * 1024;
+/// Round-trip time assumed before one was measured; it times the first retransmission.
+const RTT_INITIAL: Duration = Duration::from_millis(100);
+/// Unread bytes of all QUIC streams of one connection.
+const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
+/// Unacknowledged bytes of all QUIC streams of one connection.
+const SEND_WINDOW: u64 = 4 * 1024 * 1024;
+
+/// What a host allows its peers and how it watches over connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A connection on which nothing was received for this long is gone. Default 10 s.
+    pub idle_timeout: Duration,
+    /// How often a silent connection is kept alive. Default 1 s.
+    pub keep_alive: Duration,
+    /// How many frames the peer may have under way at once, each on its QUIC stream. quinn holds
+    /// memory for every one that is permitted. Default 512: 60 streams of 30 frames/s with sound
+    /// at 100 ms of round trip.
+    pub frames_in_flight_max: u32,
+    /// Writes one qlog file for every connection into this directory.
+    pub qlog: Option<PathBuf>,
+    /// Writes TLS secrets to the file that the environment variable `SSLKEYLOGFILE` names.
+    pub key_log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            idle_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(1),
+            frames_in_flight_max: 512,
+            qlog: None,
+            key_log: false,
+        }
+    }
+}
+
+/// No socket could be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open UDP {address}: {source}{}", hint(source))]
+pub struct BindError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has this port, choose another one or port 0",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege, choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address, try 0.0.0.0 or 127.0.0.1",
+        _ => "",
+    }
+}
+
+/// Where an endpoint's packets go in and out, and the clock it lives by.
+#[derive(Clone)]
+pub struct Binding {
+    socket: Arc<dyn AsyncUdpSocket>,
+    clock: Clock,
+    seed: Option<[u8; 32]>,
+}
+
+impl Binding {
+    /// A UDP socket of this machine; port 0 lets the system choose. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] when the address cannot be had.
+    pub fn udp(address: SocketAddr) -> Result<Self, BindError> {
+        let clock = Clock::system();
+        let failed = |source| BindError { address, source };
+        let socket = UdpSocket::bind(address).map_err(failed)?;
+        let socket = clock.quinn_runtime().wrap_udp_socket(socket).map_err(failed)?;
+        Ok(Binding { socket, clock, seed: None })
+    }
+
+    /// Any socket on any clock. With a `seed`, connection ids and the like repeat from run to run.
+    pub fn custom(socket: Arc<dyn AsyncUdpSocket>, clock: Clock, seed: Option<[u8; 32]>) -> Self {
+        Binding { socket, clock, seed }
+    }
+
+    /// The clock of this endpoint.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// Why no connection came about.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot connect to {address}: {text} ({})", code.number())]
+pub struct ConnectError {
+    /// The relay's address.
+    pub address: SocketAddr,
+    /// The stable code.
+    pub code: Code,
+    /// What happened and what to do.
+    pub text: String,
+}
+
+impl Coded for ConnectError {
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// A socket that makes connections, takes them, or both.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    quinn: quinn::Endpoint,
+    clock: Clock,
+    options: Arc<Options>,
+    server: Arc<Mutex<Option<quinn::ServerConfig>>>,
+    connections: Arc<AtomicU64>,
+}
+
+impl Endpoint {
+    /// An endpoint that only makes connections.
+    ///
+    /// # Errors
+    /// An I/O error when the socket does not work.
+    pub fn client(binding: Binding, options: Options) -> io::Result<Self> {
+        Self::new(binding, options, None)
+    }
+
+    /// An endpoint that takes connections as `identity`.
+    ///
+    /// # Errors
+    /// An I/O error when the socket does not work or the identity cannot be used.
+    pub fn server(binding: Binding, identity: &Identity, options: Options) -> io::Result<Self> {
+        let config = server_config(identity, &options)?;
+        Self::new(binding, options, Some(config))
+    }
+
+    fn new(binding: Binding, options: Options, server: Option<quinn::ServerConfig>) -> io::Result<Self> {
+        let mut config = EndpointConfig::default();
+        config.rng_seed(binding.seed);
+        let runtime = binding.clock.quinn_runtime();
+        let quinn =
+            quinn::Endpoint::new_with_abstract_socket(config, server.clone(), binding.socket, runtime)?;
+        Ok(Endpoint {
+            quinn,
+            clock: binding.clock,
+            options: Arc::new(options),
+            server: Arc::new(Mutex::new(server)),
+            connections: Arc::default(),
+        })
+    }
+
+    /// The address the socket has.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.quinn.local_addr()
+    }
+
+    /// The endpoint's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Connections from now on see this certificate; present ones go on.
+    ///
+    /// # Errors
+    /// When certificate and key cannot be used.
+    pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
+        let config = server_config(identity, &self.options)?;
+        self.quinn.set_server_config(Some(config.clone()));
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+        Ok(())
+    }
+
+    /// Makes a connection to the relay at `address`, whose certificate must satisfy `trust` for `host`.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; it takes at most the idle timeout.
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        trust: Trust,
+    ) -> Result<Session, ConnectError> {
+        let failed = |code: Code, text: String| ConnectError { address, code, text };
+        let crypto = trust
+            .client_config(self.options.key_log)
+            .ok()
+            .and_then(|config| QuicClientConfig::try_from(config).ok())
+            .ok_or_else(|| failed(Code::Internal, "TLS cannot be set up".to_owned()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(self.transport("client")));
+        let connecting = self
+            .quinn
+            .connect_with(config, address, host)
+            .map_err(|error| failed(Code::ConnectFailed, error.to_string()))?;
+        match connecting.await {
+            Ok(connection) => Ok(Session::new(connection, self.clock.clone())),
+            Err(quinn::ConnectionError::TimedOut) => {
+                Err(failed(Code::ConnectTimeout, Code::ConnectTimeout.text().to_owned()))
+            }
+            Err(quinn::ConnectionError::TransportError(error))
+                if is_certificate_alert(u64::from(error.code)) =>
+            {
+                Err(failed(Code::CertificateMismatch, Code::CertificateMismatch.text().to_owned()))
+            }
+            Err(error) => {
+                let ended = Ended::from_quinn(error);
+                Err(failed(ended.code, ended.text))
+            }
+        }
+    }
+
+    /// The next connection that somebody tries to make; `None` once the endpoint is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        let incoming = self.quinn.accept().await?;
+        Some(Incoming { incoming, endpoint: self.clone() })
+    }
+
+    /// Ends every connection and takes no more.
+    pub fn close(&self, code: Code, text: &str) {
+        self.quinn.close(VarInt::from_u32(code.number()), text.as_bytes());
+    }
+
+    /// Waits until every ended connection has told its peer, or given up on it.
+    pub async fn wait_idle(&self) {
+        self.quinn.wait_idle().await;
+    }
+
+    fn transport(&self, side: &str) -> TransportConfig {
+        let mut transport = transport_config(&self.options);
+        if let Some(directory) = &self.options.qlog {
+            let number = self.connections.fetch_add(1, Ordering::Relaxed);
+            match qlog_stream(directory, side, number, &self.clock) {
+                Ok(stream) => _ = transport.qlog_stream(stream),
+                Err(error) => {
+                    tracing::warn!(directory = %directory.display(), %error, "cannot write qlog; is it a directory?");
+                }
+            }
+        }
+        transport
+    }
+}
+
+/// A connection that somebody tries to make.
+#[derive(Debug)]
+pub struct Incoming {
+    incoming: quinn::Incoming,
+    endpoint: Endpoint,
+}
+
+impl Incoming {
+    /// Where it comes from.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// Says no, in one packet.
+    pub fn refuse(self) {
+        self.incoming.refuse();
+    }
+
+    /// Completes the handshake.
+    ///
+    /// # Errors
+    /// Why it did not come about.
+    pub async fn accept(self) -> Result<Session, Ended> {
+        let config = self.endpoint.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let accepted = match config {
+            Some(mut config) if self.endpoint.options.qlog.is_some() => {
+                config.transport_config(Arc::new(self.endpoint.transport("relay")));
+                self.incoming.accept_with(Arc::new(config))
+            }
+            _ => self.incoming.accept(),
+        };
+        match accepted {
+            Ok(connecting) => match connecting.await {
+                Ok(connection) => Ok(Session::new(connection, self.endpoint.clock.clone())),
+                Err(error) => Err(Ended::from_quinn(error)),
+            },
+            Err(error) => Err(Ended::from_quinn(error)),
+        }
+    }
+}
+
+fn server_config(identity: &Identity, options: &Options) -> io::Result<quinn::ServerConfig> {
+    let crypto = identity.server_config(options.key_log).map_err(io::Error::other)?;
+    let crypto = QuicServerConfig::try_from(crypto).map_err(io::Error::other)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport_config(options)));
+    Ok(config)
+}
+
+fn transport_config(options: &Options) -> TransportConfig {
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(WINDOW_INITIAL);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
+        .keep_alive_interval(Some(options.keep_alive))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        // Frames, and one QUIC stream each for events and app messages.
+        .max_concurrent_uni_streams(VarInt::from_u32(options.frames_in_flight_max + 2))
+        .stream_receive_window(VarInt::from_u32(OBJECT_MAX as u32 + 64 * 1024))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .send_fairness(false)
+        .datagram_send_buffer_size(DATAGRAM_QUEUE)
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE))
+        .initial_rtt(RTT_INITIAL)
+        // Media is sized for 1,200 bytes; discovery's false alarms on lossy paths would drop it.
+        .mtu_discovery_config(None)
+        .congestion_controller_factory(Arc::new(congestion));
+    transport
+}
+
+fn qlog_stream(
+    directory: &Path,
+    side: &str,
+    number: u64,
+    clock: &Clock,
+) -> io::Result<Option<quinn::QlogStream>> {
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(format!("{side}-{}-{number}.sqlog", std::process::id()));
+    let mut config = quinn::QlogConfig::default();
+    config
+        .writer(Box::new(io::BufWriter::new(std::fs::File::create(path)?)))
+        .title(Some(format!("parlor {side} connection {number}")))
+        .start_time(clock.to_std(clock.now()));
+    Ok(config.into_stream())
+}
+
+/// TLS alerts that say "your certificate will not do", as QUIC carries them (RFC 9001, section 4.8).
+fn is_certificate_alert(code: u64) -> bool {
+    const ALERTS: [u64; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+    code.checked_sub(0x100).is_some_and(|alert| ALERTS.contains(&alert))
+}

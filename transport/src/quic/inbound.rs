@@ -1,0 +1,262 @@
+//! What comes in on a connection: control QUIC streams to hand over, frames to put in order.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::session::{Ended, MessageReceiver, MessageSender, Session};
+use crate::clock::Timer;
+use crate::error::Coded;
+use crate::hop::{HopReceiver, HopStats, Received};
+use crate::wire::WireError;
+use crate::wire::control::{Delivery, StreamKind};
+use crate::wire::frame::OBJECT_MAX;
+use crate::wire::hop::{Fragment, HopHeader};
+
+/// QUIC streams being read at once; the peer's limit (`Options::frames_in_flight_max`) is what
+/// normally counts, this one holds whatever that says.
+const READING_MAX: usize = 1024;
+/// Bytes of frames that are not whole yet, over all QUIC streams of a connection: eight of the
+/// largest frames.
+const READING_BYTES_MAX: usize = 8 * OBJECT_MAX;
+/// The longest hop header on a QUIC stream: lane, track, sequence.
+const HOP_MAX: usize = 4 + 1 + 8;
+
+/// Something that came.
+#[derive(Debug)]
+pub enum Arrival {
+    /// The client opened its QUIC stream for requests.
+    Requests(MessageSender, MessageReceiver),
+    /// The relay opened its QUIC stream for room events.
+    Events(MessageReceiver),
+    /// The peer opened its QUIC stream for app messages.
+    AppMessages(MessageReceiver),
+    /// A frame, in its turn.
+    Frame(Received),
+}
+
+/// Says which lanes are expected. Clones act on the same connection.
+#[derive(Clone, Debug)]
+pub struct Lanes(Arc<Mutex<HopReceiver>>);
+
+impl Lanes {
+    /// Expects frames on `lane`; before that they are dropped.
+    pub fn open(&self, lane: u32, delivery: Delivery) {
+        self.hop().open_lane(lane, delivery);
+    }
+
+    /// Drops frames of `lane` from here on.
+    pub fn close(&self, lane: u32) {
+        self.hop().close_lane(lane);
+    }
+
+    /// What happened on the connection so far.
+    pub fn stats(&self) -> HopStats {
+        self.hop().stats()
+    }
+
+    fn hop(&self) -> MutexGuard<'_, HopReceiver> {
+        // The machine keeps its invariants between calls, so a poisoned lock is as good as any.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one QUIC stream turned out to be.
+enum Read {
+    Frame(HopHeader, Bytes),
+    /// A frame that the peer gave up.
+    Lost(HopHeader),
+    Messages(StreamKind, quinn::RecvStream),
+    Requests(quinn::SendStream, quinn::RecvStream),
+    /// Given up before it said what it is.
+    Nothing,
+    Fault(WireError),
+}
+
+/// Everything that comes in on one connection.
+pub struct Inbound {
+    session: Session,
+    lanes: Lanes,
+    reading: FuturesUnordered<Pin<Box<dyn Future<Output = Read> + Send>>>,
+    reading_bytes: Arc<AtomicUsize>,
+    timer: Timer,
+}
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbound").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl Inbound {
+    pub(super) fn new(session: Session) -> (Self, Lanes) {
+        let lanes = Lanes(Arc::default());
+        let inbound = Inbound {
+            timer: session.clock.timer(),
+            session,
+            lanes: lanes.clone(),
+            reading: FuturesUnordered::new(),
+            reading_bytes: Arc::default(),
+        };
+        (inbound, lanes)
+    }
+
+    /// The next thing that came. Cancelling loses nothing.
+    ///
+    /// A peer that breaks a rule ends the connection, with the code that says which.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub async fn next(&mut self) -> Result<Arrival, Ended> {
+        loop {
+            if let Some(received) = self.lanes.hop().poll_output() {
+                return Ok(Arrival::Frame(received));
+            }
+            let timeout = self.lanes.hop().poll_timeout();
+            self.timer.reset(timeout);
+            let quinn = &self.session.quinn;
+            tokio::select! {
+                biased;
+                datagram = quinn.read_datagram() => {
+                    let datagram = datagram.map_err(|error| self.session.ended(error))?;
+                    let now = self.session.clock.now();
+                    let taken = match Fragment::decode(datagram) {
+                        Ok(fragment) => self.lanes.hop().handle_fragment(now, fragment),
+                        Err(error) => Err(error.into()),
+                    };
+                    if let Err(fault) = taken {
+                        return Err(self.punish(&fault).await);
+                    }
+                }
+                Some(read) = self.reading.next(), if !self.reading.is_empty() => {
+                    if let Some(arrival) = self.handle_read(read).await? {
+                        return Ok(arrival);
+                    }
+                }
+                stream = quinn.accept_uni(), if self.reading.len() < READING_MAX => {
+                    let stream = stream.map_err(|error| self.session.ended(error))?;
+                    self.reading.push(Box::pin(read(stream, Arc::clone(&self.reading_bytes))));
+                }
+                stream = quinn.accept_bi(), if self.reading.len() < READING_MAX => {
+                    let (send, recv) = stream.map_err(|error| self.session.ended(error))?;
+                    self.reading.push(Box::pin(read_requests(send, recv)));
+                }
+                () = self.timer.expired() => {
+                    let now = self.session.clock.now();
+                    self.lanes.hop().handle_timeout(now);
+                }
+            }
+        }
+    }
+
+    async fn handle_read(&mut self, read: Read) -> Result<Option<Arrival>, Ended> {
+        let now = self.session.clock.now();
+        match read {
+            Read::Frame(hop, object) => {
+                let taken = self.lanes.hop().handle_object(now, hop, object);
+                if let Err(fault) = taken {
+                    return Err(self.punish(&fault).await);
+                }
+            }
+            Read::Lost(hop) => self.lanes.hop().handle_lost(now, hop),
+            Read::Messages(kind, stream) => {
+                let receiver = MessageReceiver::new(self.session.clone(), stream);
+                return Ok(Some(match kind {
+                    StreamKind::Events => Arrival::Events(receiver),
+                    _ => Arrival::AppMessages(receiver),
+                }));
+            }
+            Read::Requests(send, recv) => {
+                let sender = MessageSender::answering(self.session.clone(), send);
+                return Ok(Some(Arrival::Requests(sender, MessageReceiver::new(self.session.clone(), recv))));
+            }
+            Read::Nothing => {}
+            Read::Fault(fault) => return Err(self.punish(&fault).await),
+        }
+        Ok(None)
+    }
+
+    async fn punish(&self, fault: &(impl Coded + std::fmt::Display)) -> Ended {
+        self.session.close(fault.code(), &fault.to_string());
+        self.session.closed().await
+    }
+}
+
+/// Reads a unidirectional QUIC stream as far as its kind asks for.
+async fn read(mut stream: quinn::RecvStream, reading_bytes: Arc<AtomicUsize>) -> Read {
+    let mut kind = [0];
+    if stream.read_exact(&mut kind).await.is_err() {
+        return Read::Nothing;
+    }
+    match StreamKind::from_byte(kind[0]) {
+        Some(StreamKind::Frame) => {
+            let mut share = Share { total: reading_bytes, own: 0 };
+            read_frame(stream, &mut share).await
+        }
+        Some(kind @ (StreamKind::Events | StreamKind::AppMessages)) => Read::Messages(kind, stream),
+        Some(StreamKind::Requests) | None => {
+            Read::Fault(WireError::invalid("QUIC stream kind", format!("{:#04x}", kind[0])))
+        }
+    }
+}
+
+/// Reads the kind of a bidirectional QUIC stream: there is only one.
+async fn read_requests(send: quinn::SendStream, mut recv: quinn::RecvStream) -> Read {
+    let mut kind = [0];
+    match recv.read_exact(&mut kind).await {
+        Ok(()) if kind[0] == StreamKind::Requests as u8 => Read::Requests(send, recv),
+        Ok(()) => Read::Fault(WireError::invalid("QUIC stream kind", format!("{:#04x}", kind[0]))),
+        Err(_) => Read::Nothing,
+    }
+}
+
+async fn read_frame(mut stream: quinn::RecvStream, share: &mut Share) -> Read {
+    let mut bytes = BytesMut::new();
+    loop {
+        match stream.read_chunk(OBJECT_MAX, true).await {
+            Ok(Some(chunk)) => {
+                bytes.extend_from_slice(&chunk.bytes);
+                if bytes.len() > OBJECT_MAX + HOP_MAX || !share.grow(chunk.bytes.len()) {
+                    let value = bytes.len() as u64;
+                    return Read::Fault(WireError::TooLarge { what: "frame", value, max: OBJECT_MAX as u64 });
+                }
+            }
+            Ok(None) => {
+                let mut object = bytes.freeze();
+                return match HopHeader::decode(&mut object) {
+                    Ok(hop) => Read::Frame(hop, object),
+                    Err(error) => Read::Fault(error),
+                };
+            }
+            Err(_) => {
+                return match HopHeader::decode(&mut bytes.freeze()) {
+                    Ok(hop) => Read::Lost(hop),
+                    Err(_) => Read::Nothing,
+                };
+            }
+        }
+    }
+}
+
+/// One frame's share of what its connection holds of unfinished frames; given back when dropped.
+struct Share {
+    total: Arc<AtomicUsize>,
+    own: usize,
+}
+
+impl Share {
+    fn grow(&mut self, bytes: usize) -> bool {
+        self.own += bytes;
+        self.total.fetch_add(bytes, Ordering::Relaxed) + bytes <= READING_BYTES_MAX
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}

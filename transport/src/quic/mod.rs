@@ -1,0 +1,15 @@
+//! The shells around QUIC: sockets, TLS, connections, QUIC streams. quinn is named here and in
+//! `sim` only; what leaves this module are Parlor's own types, so that another transport
+//! (WebTransport for browsers) can stand beside it.
+
+pub mod endpoint;
+pub mod inbound;
+pub mod media;
+pub mod session;
+pub mod tls;
+
+pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options};
+pub use inbound::{Arrival, Inbound};
+pub use media::{MediaSender, Outgoing};
+pub use session::{Ended, MessageReceiver, MessageSender, RecvError, Session};
+pub use tls::{Fingerprint, Identity, IdentityError, Trust};

@@ -1,0 +1,288 @@
+//! One connection, and the control QUIC streams on it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{ConnectionError, VarInt};
+
+use super::inbound::{Inbound, Lanes};
+use super::media::MediaSender;
+use crate::clock::Clock;
+use crate::error::{Code, Coded};
+use crate::wire::WireError;
+use crate::wire::control::{Message, MessageReader, StreamKind, encode};
+
+/// How a connection ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The stable code.
+    pub code: Code,
+    /// What happened, in the words of who ended it.
+    pub text: String,
+    /// The peer ended it, rather than this side or the network.
+    pub by_peer: bool,
+}
+
+impl Ended {
+    pub(crate) fn from_quinn(error: ConnectionError) -> Self {
+        let (code, text, by_peer) = match error {
+            ConnectionError::ApplicationClosed(close) => {
+                let number = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
+                (Code::from_number(number), String::from_utf8_lossy(&close.reason).into_owned(), true)
+            }
+            ConnectionError::LocallyClosed => (Code::Ok, "closed on this side".to_owned(), false),
+            ConnectionError::TimedOut => {
+                (Code::HeartbeatTimeout, Code::HeartbeatTimeout.text().to_owned(), false)
+            }
+            ConnectionError::VersionMismatch => {
+                (Code::VersionMismatch, "no QUIC version in common".to_owned(), false)
+            }
+            error @ ConnectionError::TransportError(_) => (Code::ProtocolViolation, error.to_string(), false),
+            error => (Code::ConnectionLost, error.to_string(), false),
+        };
+        Ended { code, text, by_peer }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.text, self.code.number())
+    }
+}
+
+impl std::error::Error for Ended {}
+
+impl Coded for Ended {
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// Why nothing more can be read from a control QUIC stream.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecvError {
+    /// The peer sent what is not a message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The connection ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
+impl Coded for RecvError {
+    fn code(&self) -> Code {
+        match self {
+            RecvError::Wire(error) => error.code(),
+            RecvError::Ended(ended) => ended.code(),
+        }
+    }
+}
+
+/// One connection. Clones stand for the same one; it stays open until it is closed or lost.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub(super) quinn: quinn::Connection,
+    pub(super) clock: Clock,
+    closed_with: Arc<OnceLock<(Code, String)>>,
+}
+
+impl Session {
+    pub(super) fn new(quinn: quinn::Connection, clock: Clock) -> Self {
+        Session { quinn, clock, closed_with: Arc::default() }
+    }
+
+    /// The peer's address as it is now.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.quinn.remote_address()
+    }
+
+    /// The clock of the endpoint.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The smoothed round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.quinn.rtt()
+    }
+
+    /// UDP payload bytes and packets so far, and how many of those sent were lost.
+    pub fn traffic(&self) -> Traffic {
+        let stats = self.quinn.stats();
+        Traffic {
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            packets_sent: stats.path.sent_packets,
+            packets_lost: stats.path.lost_packets,
+        }
+    }
+
+    /// Ends the connection; the peer learns `code` and `text`. Only the first call counts.
+    pub fn close(&self, code: Code, text: &str) {
+        _ = self.closed_with.set((code, text.to_owned()));
+        self.quinn.close(VarInt::from_u32(code.number()), text.as_bytes());
+    }
+
+    /// Waits for the end of the connection.
+    pub async fn closed(&self) -> Ended {
+        let error = self.quinn.closed().await;
+        self.ended(error)
+    }
+
+    /// The client's first QUIC stream, for requests and their answers.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub async fn open_requests(&self) -> Result<(MessageSender, MessageReceiver), Ended> {
+        let (send, recv) = self.quinn.open_bi().await.map_err(|error| self.ended(error))?;
+        let sender = MessageSender::open(self.clone(), send, StreamKind::Requests).await?;
+        Ok((sender, MessageReceiver::new(self.clone(), recv)))
+    }
+
+    /// A QUIC stream of messages in this direction only.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub async fn open_messages(&self, kind: StreamKind) -> Result<MessageSender, Ended> {
+        let send = self.quinn.open_uni().await.map_err(|error| self.ended(error))?;
+        MessageSender::open(self.clone(), send, kind).await
+    }
+
+    /// What the peer sends, frames in order. To be called once for each connection.
+    pub fn inbound(&self) -> (Inbound, Lanes) {
+        Inbound::new(self.clone())
+    }
+
+    /// The way out for frames. To be called once for each connection.
+    pub fn media_sender(&self) -> MediaSender {
+        MediaSender::new(self.clone())
+    }
+
+    /// How the connection ended, in our own words if we ended it.
+    pub(super) fn ended(&self, error: ConnectionError) -> Ended {
+        match (self.closed_with.get(), error) {
+            (Some((code, text)), ConnectionError::LocallyClosed) => {
+                Ended { code: *code, text: text.clone(), by_peer: false }
+            }
+            (_, error) => Ended::from_quinn(error),
+        }
+    }
+
+    /// The end of a connection whose QUIC stream just failed.
+    async fn ended_or_broken(&self, broken: &'static str) -> Ended {
+        match self.quinn.close_reason() {
+            Some(error) => self.ended(error),
+            None => Ended { code: Code::ProtocolViolation, text: broken.to_owned(), by_peer: true },
+        }
+    }
+}
+
+/// What a connection has carried, in UDP payload bytes and packets.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Traffic {
+    /// Sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Received.
+    pub bytes_received: u64,
+    /// Sent.
+    pub packets_sent: u64,
+    /// Of those, how many QUIC found lost.
+    pub packets_lost: u64,
+}
+
+/// The sending side of a control QUIC stream.
+#[derive(Debug)]
+pub struct MessageSender {
+    session: Session,
+    stream: quinn::SendStream,
+}
+
+impl MessageSender {
+    async fn open(session: Session, stream: quinn::SendStream, kind: StreamKind) -> Result<Self, Ended> {
+        // Above all media, whose priorities are 0 and 1.
+        let priority = match kind {
+            StreamKind::Requests => 4,
+            StreamKind::Events => 3,
+            StreamKind::AppMessages | StreamKind::Frame => 2,
+        };
+        _ = stream.set_priority(priority);
+        let mut sender = MessageSender { session, stream };
+        sender.send_encoded(Bytes::copy_from_slice(&[kind as u8])).await?;
+        Ok(sender)
+    }
+
+    pub(super) fn answering(session: Session, stream: quinn::SendStream) -> Self {
+        _ = stream.set_priority(4);
+        MessageSender { session, stream }
+    }
+
+    /// Sends one message. Waits while the peer does not read.
+    ///
+    /// # Errors
+    /// How the connection ended, or that the peer stopped this QUIC stream.
+    pub async fn send<M: Message>(&mut self, message: &M) -> Result<(), Ended> {
+        self.send_encoded(encode(message)).await
+    }
+
+    /// Sends messages that are encoded already.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_encoded(&mut self, bytes: Bytes) -> Result<(), Ended> {
+        match self.stream.write_chunk(bytes).await {
+            Ok(()) => Ok(()),
+            Err(quinn::WriteError::ConnectionLost(error)) => Err(self.session.ended(error)),
+            Err(_) => Err(self.session.ended_or_broken("the peer stopped reading a control stream").await),
+        }
+    }
+
+    /// Says that no more follows, and waits until the peer has all of it or the connection ends.
+    pub async fn finish(&mut self) {
+        if self.stream.finish().is_ok() {
+            _ = self.stream.stopped().await;
+        }
+    }
+}
+
+/// The receiving side of a control QUIC stream.
+#[derive(Debug)]
+pub struct MessageReceiver {
+    session: Session,
+    stream: quinn::RecvStream,
+    reader: MessageReader,
+}
+
+/// How much is read from a control QUIC stream at once.
+const READ_MAX: usize = 16 * 1024;
+
+impl MessageReceiver {
+    pub(super) fn new(session: Session, stream: quinn::RecvStream) -> Self {
+        MessageReceiver { session, stream, reader: MessageReader::default() }
+    }
+
+    /// The next message; `None` when the peer has finished. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// [`RecvError`] when the peer broke the protocol or the connection ended.
+    pub async fn recv<M: Message>(&mut self) -> Result<Option<M>, RecvError> {
+        loop {
+            if let Some(message) = self.reader.next()? {
+                return Ok(Some(message));
+            }
+            match self.stream.read_chunk(READ_MAX, true).await {
+                Ok(Some(chunk)) => self.reader.push(&chunk.bytes),
+                Ok(None) if self.reader.is_mid_message() => {
+                    return Err(WireError::Truncated { what: "the last message" }.into());
+                }
+                Ok(None) => return Ok(None),
+                Err(quinn::ReadError::ConnectionLost(error)) => return Err(self.session.ended(error).into()),
+                Err(_) => {
+                    return Err(self.session.ended_or_broken("the peer reset a control stream").await.into());
+                }
+            }
+        }
+    }
+}
