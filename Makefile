@@ -37,7 +37,7 @@ demo: setup ## a relay and four people in one room (CLIP=file.mp4 SECONDS=15)
 	$(CARGO) run $(LOCKED) -p parlor-benches --bin parlor-demo -- --seconds $(SECONDS) $(if $(CLIP),--clip "$$CLIP")
 
 test: setup ## the whole test suite
-	$(CARGO) test $(LOCKED) --workspace
+	$(CARGO) test $(LOCKED) --workspace --no-fail-fast
 
 lint: setup ## formatting and clippy, every warning an error
 	$(CARGO) fmt --all --check
