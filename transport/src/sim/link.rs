@@ -9,7 +9,8 @@ use hdrhistogram::Histogram;
 use rand::{RngExt, SeedableRng};
 
 use super::SimRng;
-use super::profile::{Jitter, LinkConfig, Loss};
+use super::channel::{Channel, exponential};
+use super::profile::{Jitter, LinkConfig};
 use super::trace::Fate;
 use crate::units::Timestamp;
 
@@ -120,7 +121,7 @@ impl<P> Link<P> {
         Link {
             config,
             jitter_rng: SimRng::seed_from_u64(rng.random()),
-            channel: Channel { rng, bad: false, until: None },
+            channel: Channel::new(rng),
             outages: Vec::new(),
             queue: VecDeque::new(),
             waiting: 0,
@@ -262,57 +263,6 @@ impl<P> Link<P> {
     }
 }
 
-/// Where loss is decided: good and bad times, see [`Loss`].
-#[derive(Debug)]
-struct Channel {
-    rng: SimRng,
-    bad: bool,
-    /// When the present time ends, for [`Loss::Fades`] only.
-    until: Option<Timestamp>,
-}
-
-impl Channel {
-    fn loses(&mut self, now: Timestamp, loss: Loss) -> bool {
-        match loss {
-            Loss::None => false,
-            Loss::Random(share) => self.rng.random::<f64>() < share,
-            Loss::Bursts { average, burst_mean } => {
-                let average = average.clamp(0.0, 1.0);
-                if average == 1.0 {
-                    return true;
-                }
-                let odds = average / (1.0 - average);
-                let burst_mean = burst_mean.max(1.0).max(odds);
-                let leaves = if self.bad { 1.0 / burst_mean } else { odds / burst_mean };
-                self.bad ^= self.rng.random::<f64>() < leaves;
-                self.bad
-            }
-            Loss::Fades { average, fade_mean } => {
-                let average = average.clamp(0.0, 1.0);
-                if average == 0.0 || average == 1.0 || fade_mean.is_zero() {
-                    return average == 1.0;
-                }
-                let clear_mean = fade_mean.mul_f64((1.0 - average) / average);
-                let mut until = self.until.unwrap_or(now);
-                while until <= now {
-                    // The very first period is clear: `bad` starts as if one had just ended.
-                    self.bad = self.until.is_some() && !self.bad;
-                    let mean = if self.bad { fade_mean } else { clear_mean };
-                    until += exponential(&mut self.rng, mean).max(Duration::from_micros(1));
-                    self.until = Some(until);
-                }
-                self.bad
-            }
-        }
-    }
-}
-
-/// An exponentially distributed time.
-fn exponential(rng: &mut SimRng, mean: Duration) -> Duration {
-    // `random` is below 1, so the logarithm is finite.
-    mean.mul_f64(-(1.0 - rng.random::<f64>()).ln())
-}
-
 /// Nanoseconds that `size` bytes take at `rate` bits a second, rounded up; a rate of 0 counts as 1.
 fn transmission_ns(size: usize, rate: u64) -> u64 {
     (size as u64 * 8).saturating_mul(1_000_000_000).div_ceil(rate.max(1))
@@ -332,3 +282,6 @@ fn nanos(time: Timestamp) -> u64 {
 fn from_nanos(ns: u64) -> Timestamp {
     Timestamp::from_micros(ns.div_ceil(1_000))
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,7 @@
 //! # What it does not model
 //! Other traffic (set the rate to what is left), queues other than drop-tail, ECN marks, CPU time.
 
+mod channel;
 mod fabric;
 mod link;
 mod network;
