@@ -180,7 +180,7 @@ impl Inbound {
         Ok(None)
     }
 
-    async fn punish(&self, fault: &(impl Coded + std::fmt::Display)) -> Ended {
+    async fn punish(&mut self, fault: &(impl Coded + std::fmt::Display)) -> Ended {
         self.session.close(fault.code(), &fault.to_string());
         self.session.closed().await
     }
