@@ -1,6 +1,8 @@
 //! Sessions over the simulated network: if these fail, messages or frames do not get through, are
 //! late without a reason, or a peer that breaks the rules is not told so.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

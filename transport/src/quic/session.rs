@@ -269,7 +269,7 @@ impl MessageReceiver {
     /// [`RecvError`] when the peer broke the protocol or the connection ended.
     pub async fn recv<M: Message>(&mut self) -> Result<Option<M>, RecvError> {
         loop {
-            if let Some(message) = self.reader.next()? {
+            if let Some(message) = self.reader.read()? {
                 return Ok(Some(message));
             }
             match self.stream.read_chunk(READ_MAX, true).await {

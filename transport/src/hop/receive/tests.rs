@@ -1,3 +1,5 @@
+//! The hop receiver against loss, duplication, reordering and nonsense.
+
 use super::*;
 use crate::id::StreamAlias;
 use crate::wire::frame::FrameHeader;

@@ -54,7 +54,7 @@ pub struct MessageReader {
 }
 
 impl MessageReader {
-    /// Takes bytes as they came. Drain with [`next`](Self::next) before pushing more.
+    /// Takes bytes as they came. Drain with [`read`](Self::read) before pushing more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -64,7 +64,7 @@ impl MessageReader {
     /// # Errors
     /// [`WireError`] when the peer announced too much or sent what is not a message; the
     /// stream cannot be read any further then.
-    pub fn next<M: Message>(&mut self) -> Result<Option<M>, WireError> {
+    pub fn read<M: Message>(&mut self) -> Result<Option<M>, WireError> {
         loop {
             let mut head = &self.buffer[..];
             let kind = match varint::get(&mut head, "message type") {

@@ -1,3 +1,5 @@
+//! Control messages as bytes: what reads back, what is skipped, what is refused.
+
 use super::*;
 use crate::error::Code;
 use crate::id::{AppId, RoomId, StreamId, UserId, UserName};
@@ -16,7 +18,7 @@ fn join() -> ClientMessage {
 fn read_one<M: Message>(bytes: &[u8]) -> Result<Option<M>, WireError> {
     let mut reader = MessageReader::default();
     reader.push(bytes);
-    reader.next()
+    reader.read()
 }
 
 #[test]
@@ -25,7 +27,7 @@ fn a_message_reads_back_and_is_waited_for_byte_by_byte() {
     let mut reader = MessageReader::default();
     for (at, byte) in bytes.iter().enumerate() {
         reader.push(&[*byte]);
-        let message = reader.next::<ClientMessage>().unwrap();
+        let message = reader.read::<ClientMessage>().unwrap();
         assert_eq!(message.is_some(), at + 1 == bytes.len(), "after byte {at}");
         assert!(message.is_none_or(|m| m == join()));
     }
