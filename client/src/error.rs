@@ -1,0 +1,152 @@
+//! Why a call on the engine, a room, a publisher or a player was not carried out.
+//!
+//! Every error has a stable [`Code`] and says what to do next. What goes wrong later, while a call runs,
+//! shows in the status of the room, publisher or player as a [`Refusal`](crate::Refusal) with the same codes.
+
+use parlor_transport::address::AddressError;
+use parlor_transport::error::{Code, Coded, Refusal};
+use parlor_transport::id::{IdError, StreamId};
+
+/// Why nothing was tried to join a room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The address is not one.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// App, room, user or name is not valid.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// Neither the address nor the options name a room.
+    #[error(
+        "no room is named ({}); put it into the address (parlor://host:4433/room) or call JoinOptions::room",
+        Code::BadAddress.number()
+    )]
+    NoRoom,
+    /// There is no tokio runtime to run the call on.
+    #[error(
+        "a call needs a tokio runtime ({}); call Engine::join inside one, for example under #[tokio::main]",
+        Code::Internal.number()
+    )]
+    NoRuntime,
+    /// No socket could be opened.
+    #[error("{0} ({code})", code = Code::ConnectFailed.number())]
+    Socket(String),
+    /// The engine was closed.
+    #[error("the engine was closed ({}); make a new one", Code::Closed.number())]
+    Closed,
+}
+
+impl Coded for JoinError {
+    fn code(&self) -> Code {
+        match self {
+            JoinError::Address(error) => error.code(),
+            JoinError::Id(error) => error.code(),
+            JoinError::NoRoom => Code::BadAddress,
+            JoinError::NoRuntime => Code::Internal,
+            JoinError::Socket(_) => Code::ConnectFailed,
+            JoinError::Closed => Code::Closed,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, JoinError::Socket(_))
+    }
+}
+
+/// Why nothing was tried to publish a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The stream id is not valid.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The list of tracks is not valid.
+    #[error(transparent)]
+    Tracks(Refusal),
+    /// This room publishes the stream already.
+    #[error(
+        "stream {0:?} is being published here already ({code}); drop its publisher first",
+        code = Code::AlreadyPublishing.number()
+    )]
+    AlreadyPublishing(StreamId),
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for PublishError {
+    fn code(&self) -> Code {
+        match self {
+            PublishError::Id(error) => error.code(),
+            PublishError::Tracks(refusal) | PublishError::Ended(refusal) => refusal.code(),
+            PublishError::AlreadyPublishing(_) => Code::AlreadyPublishing,
+            PublishError::TooManyRequests => Code::TooManyRequests,
+        }
+    }
+}
+
+/// Why nothing was tried to play a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlayError {
+    /// The stream id is not valid.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// This room plays the stream already.
+    #[error(
+        "stream {0:?} is being played here already ({code}); give its player another view instead",
+        code = Code::AlreadyPlaying.number()
+    )]
+    AlreadyPlaying(StreamId),
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for PlayError {
+    fn code(&self) -> Code {
+        match self {
+            PlayError::Id(error) => error.code(),
+            PlayError::Ended(refusal) => refusal.code(),
+            PlayError::AlreadyPlaying(_) => Code::AlreadyPlaying,
+            PlayError::TooManyRequests => Code::TooManyRequests,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_has_its_code_and_says_what_to_do() {
+        let stream = StreamId::new("cam").unwrap();
+        let refusal = Refusal::from(Code::Closed);
+        let errors: Vec<Box<dyn CodedError>> = vec![
+            Box::new(JoinError::NoRoom),
+            Box::new(JoinError::NoRuntime),
+            Box::new(JoinError::Closed),
+            Box::new(JoinError::Socket("the port is taken".into())),
+            Box::new(PublishError::AlreadyPublishing(stream.clone())),
+            Box::new(PublishError::Ended(refusal.clone())),
+            Box::new(PublishError::TooManyRequests),
+            Box::new(PlayError::AlreadyPlaying(stream)),
+            Box::new(PlayError::Ended(refusal)),
+            Box::new(PlayError::TooManyRequests),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.contains(&format!("({})", error.code().number())), "{text}");
+        }
+    }
+
+    trait CodedError: std::error::Error + Coded {}
+    impl<T: std::error::Error + Coded> CodedError for T {}
+}

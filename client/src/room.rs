@@ -1,0 +1,193 @@
+//! What a room is to the app: its state, who and what is in it, and the events that tell of changes.
+//!
+//! Values only. How the relay's events become a view is [`mirror`]'s business, how readers of
+//! different speed follow it [`feed`]'s.
+
+pub mod feed;
+pub mod mirror;
+
+use std::collections::BTreeMap;
+
+use parlor_transport::error::Refusal;
+use parlor_transport::id::{StreamId, UserId};
+use parlor_transport::wire::control::{Departure, StreamInfo, UserInfo};
+
+/// Where a room stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoomState {
+    /// Not in the room, and nothing is being tried.
+    Disconnected,
+    /// The join is under way.
+    Connecting,
+    /// In the room: events flow.
+    Connected,
+}
+
+/// Why a room is in its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RoomReason {
+    /// [`Connecting`](RoomState::Connecting): connection and join are under way.
+    Joining,
+    /// [`Connected`](RoomState::Connected): the relay let us in.
+    Joined,
+    /// [`Disconnected`](RoomState::Disconnected): no connection, or the relay refused; the code says which.
+    JoinFailed,
+    /// [`Disconnected`](RoomState::Disconnected): put out, or the same user joined from elsewhere.
+    KickedOut,
+    /// [`Disconnected`](RoomState::Disconnected): left on request.
+    Left,
+    /// [`Disconnected`](RoomState::Disconnected): left on request, but the relay did not confirm it.
+    LeaveFailed,
+    /// [`Disconnected`](RoomState::Disconnected): the connection is gone; join again to return.
+    ConnectionLost,
+}
+
+/// A room's state, why it is so, and the error behind it if there is one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomStatus {
+    /// The state.
+    pub state: RoomState,
+    /// Why.
+    pub reason: RoomReason,
+    /// What went wrong: its code is stable, its text says what to do next.
+    pub error: Option<Refusal>,
+}
+
+impl RoomStatus {
+    /// A status without an error.
+    pub(crate) fn new(reason: RoomReason) -> Self {
+        let state = match reason {
+            RoomReason::Joining => RoomState::Connecting,
+            RoomReason::Joined => RoomState::Connected,
+            _ => RoomState::Disconnected,
+        };
+        RoomStatus { state, reason, error: None }
+    }
+
+    /// A status with an error.
+    pub(crate) fn failed(reason: RoomReason, error: Refusal) -> Self {
+        RoomStatus { error: Some(error), ..RoomStatus::new(reason) }
+    }
+}
+
+/// Something happened in a room. The app's own user and streams are never reported to it.
+///
+/// A reader that applies every event to an empty [`RoomView`] always ends with the room as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RoomEvent {
+    /// The state changed; also the first event of every reader.
+    State(RoomStatus),
+    /// Users came. The first of these holds everyone who was there before.
+    UsersAdded {
+        /// Who.
+        users: Vec<UserInfo>,
+        /// Users in the room now, this one included.
+        count: u32,
+    },
+    /// A user went; their streams were removed before.
+    UserRemoved {
+        /// Who.
+        user: UserInfo,
+        /// Why.
+        reason: Departure,
+        /// Users in the room now, this one included.
+        count: u32,
+    },
+    /// Streams began. The first of these holds all that were there before.
+    StreamsAdded(Vec<StreamInfo>),
+    /// A stream ended.
+    StreamRemoved {
+        /// Which.
+        stream: StreamInfo,
+        /// Why.
+        reason: Departure,
+    },
+    /// The reader fell behind (or the relay sent the room anew): instead of every event it gets
+    /// the difference between what it last saw and what is.
+    Resync {
+        /// What is different.
+        difference: Difference,
+        /// Users in the room now, this one included.
+        count: u32,
+    },
+}
+
+/// The difference between two views of a room.
+///
+/// A user or stream that went and came back as another (other name, tracks or publisher) is in both lists.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Difference {
+    /// Streams that are gone; apply first.
+    pub removed_streams: Vec<StreamInfo>,
+    /// Users that are gone.
+    pub removed_users: Vec<UserInfo>,
+    /// Users that are new.
+    pub added_users: Vec<UserInfo>,
+    /// Streams that are new.
+    pub added_streams: Vec<StreamInfo>,
+}
+
+impl Difference {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self == &Difference::default()
+    }
+}
+
+/// Everyone and everything in a room but the app's own user and streams.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RoomView {
+    /// The other users.
+    pub users: BTreeMap<UserId, UserInfo>,
+    /// Their streams.
+    pub streams: BTreeMap<StreamId, StreamInfo>,
+}
+
+impl RoomView {
+    /// What has to be removed and added to get from this view to `now`.
+    pub fn difference_to(&self, now: &RoomView) -> Difference {
+        fn missing<K: Ord, V: Clone + PartialEq>(from: &BTreeMap<K, V>, of: &BTreeMap<K, V>) -> Vec<V> {
+            of.iter().filter(|(key, value)| from.get(*key) != Some(value)).map(|(_, v)| v.clone()).collect()
+        }
+        Difference {
+            removed_streams: missing(&now.streams, &self.streams),
+            removed_users: missing(&now.users, &self.users),
+            added_users: missing(&self.users, &now.users),
+            added_streams: missing(&self.streams, &now.streams),
+        }
+    }
+
+    /// Brings the view up to date with an event.
+    pub fn apply(&mut self, event: &RoomEvent) {
+        match event {
+            RoomEvent::State(_) => {}
+            RoomEvent::UsersAdded { users, .. } => self.add_users(users),
+            RoomEvent::UserRemoved { user, .. } => {
+                self.users.remove(&user.user);
+            }
+            RoomEvent::StreamsAdded(streams) => self.add_streams(streams),
+            RoomEvent::StreamRemoved { stream, .. } => {
+                self.streams.remove(&stream.stream);
+            }
+            RoomEvent::Resync { difference, .. } => {
+                self.streams.retain(|_, stream| !difference.removed_streams.contains(stream));
+                self.users.retain(|_, user| !difference.removed_users.contains(user));
+                self.add_users(&difference.added_users);
+                self.add_streams(&difference.added_streams);
+            }
+        }
+    }
+
+    fn add_users(&mut self, users: &[UserInfo]) {
+        self.users.extend(users.iter().map(|user| (user.user.clone(), user.clone())));
+    }
+
+    fn add_streams(&mut self, streams: &[StreamInfo]) {
+        self.streams.extend(streams.iter().map(|stream| (stream.stream.clone(), stream.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests;

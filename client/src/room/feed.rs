@@ -1,0 +1,140 @@
+//! Room events for readers of any speed, in bounded memory.
+//!
+//! The newest events are kept once for all readers; a reader is a cursor and its own view of the room. A
+//! reader whose cursor was overtaken gets the difference between its view and the room as it is.
+
+use std::collections::VecDeque;
+
+use parlor_transport::id::UserId;
+
+use super::mirror::{Change, Mirror};
+use super::{RoomEvent, RoomStatus, RoomView};
+
+/// Events kept for readers: a join storm of a thousand people can be read one by one, and at some
+/// 1 kB an event the memory stays about 1 MB.
+pub const EVENTS_MAX: usize = 1024;
+
+/// The newest events of one room.
+#[derive(Debug)]
+pub struct Feed {
+    me: UserId,
+    events: VecDeque<RoomEvent>,
+    /// The index of the first kept event, counted from the room's first.
+    first: u64,
+    capacity: usize,
+}
+
+impl Feed {
+    /// An empty feed for the user `me`, who hears nothing of themselves.
+    pub fn new(me: UserId) -> Self {
+        Feed::with_capacity(me, EVENTS_MAX)
+    }
+
+    /// A feed that keeps `capacity` events.
+    pub fn with_capacity(me: UserId, capacity: usize) -> Self {
+        Feed { me, events: VecDeque::new(), first: 0, capacity }
+    }
+
+    /// Takes a change of the mirror, after which `count` users are in the room.
+    pub fn push_change(&mut self, change: Change, count: u32) {
+        let event = match change {
+            // Nobody's cursor is valid any more: every reader gets the difference.
+            Change::Replaced => {
+                self.first = self.end() + 1;
+                self.events.clear();
+                return;
+            }
+            Change::UserAdded(user) if user.user != self.me => {
+                RoomEvent::UsersAdded { users: vec![user], count }
+            }
+            Change::UserRemoved(user, reason) if user.user != self.me => {
+                RoomEvent::UserRemoved { user, reason, count }
+            }
+            Change::StreamAdded(stream) if stream.user != self.me => RoomEvent::StreamsAdded(vec![stream]),
+            Change::StreamRemoved(stream, reason) if stream.user != self.me => {
+                RoomEvent::StreamRemoved { stream, reason }
+            }
+            _ => return,
+        };
+        self.push(event);
+    }
+
+    /// Takes a change of the room's state.
+    pub fn push_status(&mut self, status: RoomStatus) {
+        self.push(RoomEvent::State(status));
+    }
+
+    fn push(&mut self, event: RoomEvent) {
+        self.events.push_back(event);
+        while self.events.len() > self.capacity {
+            self.events.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+}
+
+/// One reader of a [`Feed`].
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// The next event to give; `None` before the first.
+    next: Option<u64>,
+    /// What the events given so far add up to.
+    seen: RoomView,
+    /// Whether the reader was told of a whole room before: until then a difference is an Add.
+    synced: bool,
+    status: Option<RoomStatus>,
+    /// What a difference was cut into; a handful.
+    pending: VecDeque<RoomEvent>,
+}
+
+impl Reader {
+    /// The next event, or `None` until there is one.
+    pub fn next(&mut self, feed: &Feed, mirror: &Mirror, status: &RoomStatus) -> Option<RoomEvent> {
+        if self.pending.is_empty() && self.next.is_none_or(|next| next < feed.first) {
+            self.catch_up(feed, mirror, status);
+        }
+        let event = match self.pending.pop_front() {
+            Some(event) => event,
+            None => {
+                let next = self.next?;
+                let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
+                self.next = Some(next + 1);
+                event
+            }
+        };
+        self.seen.apply(&event);
+        if let RoomEvent::State(status) = &event {
+            self.status = Some(status.clone());
+        }
+        Some(event)
+    }
+
+    /// Queues the way from what was seen to what is.
+    fn catch_up(&mut self, feed: &Feed, mirror: &Mirror, status: &RoomStatus) {
+        self.next = Some(feed.end());
+        if self.status.as_ref() != Some(status) {
+            self.pending.push_back(RoomEvent::State(status.clone()));
+        }
+        if mirror.place().is_none() {
+            return;
+        }
+        let difference = self.seen.difference_to(&mirror.others(&feed.me));
+        let count = mirror.count();
+        if std::mem::replace(&mut self.synced, true) {
+            if !difference.is_empty() {
+                self.pending.push_back(RoomEvent::Resync { difference, count });
+            }
+            return;
+        }
+        if !difference.added_users.is_empty() {
+            self.pending.push_back(RoomEvent::UsersAdded { users: difference.added_users, count });
+        }
+        if !difference.added_streams.is_empty() {
+            self.pending.push_back(RoomEvent::StreamsAdded(difference.added_streams));
+        }
+    }
+}

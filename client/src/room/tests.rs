@@ -1,0 +1,358 @@
+//! Mirror and feed against a relay's room that anything may happen in.
+
+use std::collections::BTreeMap;
+
+use parlor_transport::error::{Code, Coded, Refusal};
+use parlor_transport::id::{StreamId, UserId, UserName};
+use parlor_transport::wire::control::{
+    Delivery, Departure, EventStamp, RoomMessage, SnapshotPage, StreamAdded, StreamInfo, StreamRemoved,
+    UserInfo, UserJoined, UserLeft,
+};
+use proptest::prelude::*;
+
+use super::feed::{Feed, Reader};
+use super::mirror::{Change, Mirror};
+use super::{RoomEvent, RoomReason, RoomStatus, RoomView};
+
+fn user(n: u8) -> UserId {
+    UserId::new(format!("u{n}")).unwrap()
+}
+
+fn info(n: u8) -> UserInfo {
+    UserInfo { user: user(n), name: UserName::new(format!("User {n}")).unwrap() }
+}
+
+fn stream(n: u8, of: u8) -> StreamInfo {
+    StreamInfo {
+        stream: StreamId::new(format!("s{n}")).unwrap(),
+        user: user(of),
+        tracks: vec![],
+        delivery: Delivery::QuicStream,
+    }
+}
+
+/// The relay's room: what the mirror must become.
+#[derive(Default)]
+struct Relay {
+    epoch: u64,
+    position: u64,
+    users: BTreeMap<UserId, UserInfo>,
+    streams: BTreeMap<StreamId, StreamInfo>,
+}
+
+impl Relay {
+    fn step(&mut self) -> EventStamp {
+        let previous = self.position;
+        self.position += 1;
+        let users = self.users.len() as u32;
+        EventStamp { epoch: self.epoch, position: self.position, previous, users }
+    }
+
+    fn join(&mut self, n: u8, out: &mut Vec<RoomMessage>) {
+        if self.users.insert(user(n), info(n)).is_none() {
+            out.push(RoomMessage::UserJoined(UserJoined { stamp: self.step(), user: info(n) }));
+        }
+    }
+
+    fn publish(&mut self, n: u8, of: u8, out: &mut Vec<RoomMessage>) {
+        let added = stream(n, of);
+        if self.users.contains_key(&user(of)) && !self.streams.contains_key(&added.stream) {
+            self.streams.insert(added.stream.clone(), added.clone());
+            out.push(RoomMessage::StreamAdded(StreamAdded { stamp: self.step(), stream: added }));
+        }
+    }
+
+    fn unpublish(&mut self, id: &StreamId, reason: Departure, out: &mut Vec<RoomMessage>) {
+        if self.streams.remove(id).is_some() {
+            let stamp = self.step();
+            out.push(RoomMessage::StreamRemoved(StreamRemoved { stamp, stream: id.clone(), reason }));
+        }
+    }
+
+    fn leave(&mut self, n: u8, reason: Departure, out: &mut Vec<RoomMessage>) {
+        if !self.users.contains_key(&user(n)) {
+            return;
+        }
+        let own: Vec<_> =
+            self.streams.values().filter(|s| s.user == user(n)).map(|s| s.stream.clone()).collect();
+        for id in own {
+            self.unpublish(&id, reason, out);
+        }
+        self.users.remove(&user(n));
+        out.push(RoomMessage::UserLeft(UserLeft { stamp: self.step(), user: user(n), reason }));
+    }
+
+    /// The room in pages of at most `size` entries.
+    fn snapshot(&self, size: usize) -> Vec<RoomMessage> {
+        let users: Vec<_> = self.users.values().cloned().collect();
+        let streams: Vec<_> = self.streams.values().cloned().collect();
+        let mut pages: Vec<_> = users
+            .chunks(size)
+            .map(|users| (users.to_vec(), vec![]))
+            .chain(streams.chunks(size).map(|streams| (vec![], streams.to_vec())))
+            .collect();
+        if pages.is_empty() {
+            pages.push(Default::default());
+        }
+        let last = pages.len() - 1;
+        pages
+            .into_iter()
+            .enumerate()
+            .map(|(page, (users, streams))| {
+                RoomMessage::Page(SnapshotPage {
+                    epoch: self.epoch,
+                    position: self.position,
+                    page: page as u32,
+                    last: page == last,
+                    users_total: self.users.len() as u32,
+                    users,
+                    streams,
+                })
+            })
+            .collect()
+    }
+
+    fn view(&self, me: u8) -> RoomView {
+        let mut view = RoomView { users: self.users.clone(), streams: self.streams.clone() };
+        view.users.remove(&user(me));
+        view.streams.retain(|_, stream| stream.user != user(me));
+        view
+    }
+}
+
+/// A small room: u0 and u1 with the stream s1, brought to a mirror by a snapshot.
+fn small_room() -> (Relay, Mirror) {
+    let mut relay = Relay { epoch: 7, ..Relay::default() };
+    let mut events = Vec::new();
+    relay.join(0, &mut events);
+    relay.join(1, &mut events);
+    relay.publish(1, 1, &mut events);
+    let mut mirror = Mirror::default();
+    for page in relay.snapshot(1) {
+        mirror.apply(page).unwrap();
+    }
+    assert_eq!(mirror.place(), Some((7, 3)));
+    (relay, mirror)
+}
+
+#[test]
+fn a_snapshot_shows_only_when_its_last_page_is_there() {
+    let (relay, _) = small_room();
+    let mut mirror = Mirror::default();
+    let pages = relay.snapshot(1);
+    assert_eq!(pages.len(), 3);
+    for page in &pages[..2] {
+        assert_eq!(mirror.apply(page.clone()), Ok(None));
+        assert_eq!((mirror.place(), mirror.count()), (None, 0));
+    }
+    assert_eq!(mirror.apply(pages[2].clone()), Ok(Some(Change::Replaced)));
+    assert_eq!(mirror.others(&user(0)), relay.view(0));
+}
+
+#[test]
+fn an_event_dropped_or_two_swapped_is_found() {
+    let (mut relay, mut mirror) = small_room();
+    let mut events = Vec::new();
+    relay.join(2, &mut events);
+    relay.publish(2, 2, &mut events);
+    let error = mirror.apply(events[1].clone()).unwrap_err();
+    assert_eq!(error.code(), Code::ProtocolViolation);
+    assert!(error.to_string().contains("4→5") && error.to_string().contains("position 3"), "{error}");
+    assert_eq!(mirror.place(), Some((7, 3)), "an error changes nothing");
+    for event in events {
+        mirror.apply(event).unwrap();
+    }
+    assert_eq!(mirror.others(&user(0)), relay.view(0));
+}
+
+#[test]
+fn impossible_events_are_refused_and_change_nothing() {
+    let stamp = |users| EventStamp { epoch: 7, position: 4, previous: 3, users };
+    let left = |n, users| {
+        RoomMessage::UserLeft(UserLeft { stamp: stamp(users), user: user(n), reason: Departure::Left })
+    };
+    let id = StreamId::new("s9").unwrap();
+    for bad in [
+        RoomMessage::UserJoined(UserJoined { stamp: stamp(3), user: info(1) }),
+        RoomMessage::UserJoined(UserJoined { stamp: stamp(9), user: info(5) }),
+        left(5, 1),
+        left(1, 1),
+        RoomMessage::StreamAdded(StreamAdded { stamp: stamp(2), stream: stream(1, 1) }),
+        RoomMessage::StreamAdded(StreamAdded { stamp: stamp(2), stream: stream(5, 5) }),
+        RoomMessage::StreamRemoved(StreamRemoved { stamp: stamp(2), stream: id, reason: Departure::Left }),
+        RoomMessage::Unknown(EventStamp { epoch: 8, ..stamp(2) }),
+        RoomMessage::Unknown(EventStamp { position: 3, ..stamp(2) }),
+    ] {
+        let (relay, mut mirror) = small_room();
+        assert!(mirror.apply(bad.clone()).is_err(), "{bad:?}");
+        assert_eq!(mirror.others(&user(0)), relay.view(0), "{bad:?}");
+    }
+}
+
+#[test]
+fn pages_that_do_not_fit_together_are_refused() {
+    let page = |page, last, users: Vec<UserInfo>, streams| {
+        RoomMessage::Page(SnapshotPage { epoch: 1, position: 5, page, last, users_total: 1, users, streams })
+    };
+    for bad in [
+        vec![page(1, true, vec![info(1)], vec![])],
+        vec![page(0, false, vec![info(1)], vec![]), page(2, true, vec![], vec![])],
+        vec![page(0, true, vec![], vec![])],
+        vec![page(0, true, vec![info(1), info(1)], vec![])],
+        vec![page(0, true, vec![info(1)], vec![stream(1, 2)])],
+        vec![page(0, true, vec![info(1)], vec![stream(1, 1), stream(1, 1)])],
+        vec![
+            page(0, false, vec![info(1)], vec![]),
+            RoomMessage::Unknown(EventStamp { epoch: 1, position: 6, previous: 5, users: 1 }),
+        ],
+    ] {
+        let mut mirror = Mirror::default();
+        let outcome: Result<Vec<_>, _> = bad.iter().map(|page| mirror.apply(page.clone())).collect();
+        assert!(outcome.is_err(), "{bad:?}");
+        assert_eq!(mirror.place(), None);
+    }
+}
+
+#[test]
+fn a_reader_hears_first_what_is_and_then_what_changes_but_nothing_of_itself() {
+    let joined = RoomStatus::new(RoomReason::Joined);
+    let (mut relay, mut mirror) = small_room();
+    let mut feed = Feed::new(user(0));
+    let mut reader = Reader::default();
+    let mut events = Vec::new();
+    relay.publish(0, 0, &mut events);
+    relay.leave(1, Departure::Disconnected, &mut events);
+
+    let first: Vec<_> = std::iter::from_fn(|| reader.next(&feed, &mirror, &joined)).collect();
+    assert_eq!(
+        first,
+        [
+            RoomEvent::State(joined.clone()),
+            RoomEvent::UsersAdded { users: vec![info(1)], count: 2 },
+            RoomEvent::StreamsAdded(vec![stream(1, 1)]),
+        ]
+    );
+    for event in events {
+        let change = mirror.apply(event).unwrap().unwrap();
+        feed.push_change(change, mirror.count());
+    }
+    let failed = RoomStatus::failed(RoomReason::ConnectionLost, Refusal::from(Code::ConnectionLost));
+    feed.push_status(failed.clone());
+    let then: Vec<_> = std::iter::from_fn(|| reader.next(&feed, &mirror, &failed)).collect();
+    let reason = Departure::Disconnected;
+    assert_eq!(
+        then,
+        [
+            RoomEvent::StreamRemoved { stream: stream(1, 1), reason },
+            RoomEvent::UserRemoved { user: info(1), reason, count: 1 },
+            RoomEvent::State(failed),
+        ]
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join(u8),
+    Leave(u8),
+    Publish(u8, u8),
+    Unpublish(u8),
+    /// The relay sends everything anew, in pages of this size.
+    Snapshot(usize),
+    /// A new life of the room.
+    Epoch,
+    /// One reader takes at most this many events.
+    Read(usize, usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..6).prop_map(Step::Join),
+        3 => (0u8..6).prop_map(Step::Leave),
+        4 => (0u8..6, 0u8..6).prop_map(|(n, of)| Step::Publish(n, of)),
+        3 => (0u8..6).prop_map(Step::Unpublish),
+        1 => (1usize..4).prop_map(Step::Snapshot),
+        1 => Just(Step::Epoch),
+        4 => (0usize..3, 0usize..6).prop_map(|(reader, events)| Step::Read(reader, events)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever happens in the room and however slowly each reader reads: the mirror equals the relay's
+    /// room, and a reader that has read everything has a view equal to it, having seen no impossible step.
+    #[test]
+    fn every_view_ends_equal_to_the_relays_room(steps in prop::collection::vec(step(), 1..120)) {
+        let joined = RoomStatus::new(RoomReason::Joined);
+        let mut relay = Relay { epoch: 1, ..Relay::default() };
+        let mut mirror = Mirror::default();
+        let mut feed = Feed::with_capacity(user(0), 4);
+        let mut readers: Vec<(Reader, RoomView)> = (0..3).map(|_| Default::default()).collect();
+        for step in steps {
+            let mut messages = Vec::new();
+            match step {
+                Step::Join(n) => relay.join(n, &mut messages),
+                Step::Leave(n) => relay.leave(n, Departure::Left, &mut messages),
+                Step::Publish(n, of) => relay.publish(n, of, &mut messages),
+                Step::Unpublish(n) => relay.unpublish(&stream(n, 0).stream, Departure::Left, &mut messages),
+                Step::Snapshot(size) => messages = relay.snapshot(size),
+                Step::Epoch => {
+                    relay = Relay { epoch: relay.epoch + 1, ..Relay::default() };
+                    messages = relay.snapshot(1);
+                }
+                Step::Read(reader, events) => {
+                    let (reader, view) = &mut readers[reader];
+                    for _ in 0..events {
+                        let Some(event) = reader.next(&feed, &mirror, &joined) else { break };
+                        check(view, &event)?;
+                        view.apply(&event);
+                    }
+                }
+            }
+            if mirror.place().is_none() {
+                // Nothing is sent before the first snapshot, which shows all of it.
+                messages.retain(|message| matches!(message, RoomMessage::Page(_)));
+            }
+            for message in messages {
+                if let Some(change) = mirror.apply(message).unwrap() {
+                    feed.push_change(change, mirror.count());
+                }
+            }
+            if mirror.place().is_some() {
+                prop_assert_eq!(mirror.others(&user(0)), relay.view(0));
+            }
+        }
+        for (mut reader, mut view) in readers {
+            while let Some(event) = reader.next(&feed, &mirror, &joined) {
+                check(&view, &event)?;
+                view.apply(&event);
+            }
+            prop_assert_eq!(view, mirror.others(&user(0)));
+        }
+    }
+}
+
+/// Nobody comes twice or goes unseen, streams come after their users and go before them, and one's own
+/// never show.
+fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
+    let me = user(0);
+    match event {
+        RoomEvent::UsersAdded { users, .. } => {
+            prop_assert!(users.iter().all(|u| u.user != me && !view.users.contains_key(&u.user)));
+        }
+        RoomEvent::UserRemoved { user, .. } => {
+            prop_assert!(view.users.contains_key(&user.user));
+            prop_assert!(view.streams.values().all(|stream| stream.user != user.user));
+        }
+        RoomEvent::StreamsAdded(streams) => {
+            prop_assert!(streams.iter().all(|s| view.users.contains_key(&s.user)));
+            prop_assert!(streams.iter().all(|s| !view.streams.contains_key(&s.stream)));
+        }
+        RoomEvent::StreamRemoved { stream, .. } => {
+            prop_assert!(view.streams.contains_key(&stream.stream));
+        }
+        RoomEvent::Resync { difference, .. } => prop_assert!(!difference.is_empty()),
+        RoomEvent::State(_) => {}
+    }
+    Ok(())
+}
