@@ -30,7 +30,7 @@ use crate::units::Timestamp;
 /// use parlor_transport::clock::Clock;
 /// use std::time::Duration;
 ///
-/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 /// # runtime.block_on(async {
 /// let clock = Clock::system();
 /// let start = clock.now();
@@ -150,7 +150,7 @@ pub struct TimedOut;
 /// ```
 /// # use parlor_transport::{clock::Clock, units::Timestamp};
 /// # use std::time::Duration;
-/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 /// # runtime.block_on(async {
 /// let clock = Clock::system();
 /// let mut timer = clock.timer();

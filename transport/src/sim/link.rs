@@ -257,8 +257,9 @@ impl<P> Link<P> {
 
     /// Drops from the queue what has left it.
     fn forget_sent(&mut self, now: Timestamp) {
-        while let Some(queued) = self.queue.pop_front_if(|queued| queued.out_ns <= nanos(now)) {
+        while let Some(queued) = self.queue.front().filter(|queued| queued.out_ns <= nanos(now)) {
             self.waiting -= queued.size;
+            self.queue.pop_front();
         }
     }
 }

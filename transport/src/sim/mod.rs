@@ -7,31 +7,35 @@
 //! [`Trace`] on every machine.
 //!
 //! ```
-//! use parlor_transport::sim::{self, Direction, Loss, Profile};
+//! use parlor_transport::sim::{self, Fate, Profile};
 //! use std::time::Duration;
-//! # use std::{future::poll_fn, io::IoSliceMut};
-//! # use quinn::udp::{RecvMeta, Transmit};
 //!
-//! let (arrived, trace) = sim::run(7, async |sim| {
-//!     let lossy = Profile::perfect().with_rtt(Duration::from_millis(40)).with_loss(Loss::Random(0.2));
-//!     let alice = sim.host("alice", lossy);
+//! # let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+//! # let mut params = rcgen::CertificateParams::new(vec!["server".to_owned()]).unwrap();
+//! # params.serial_number = Some(1_u64.into());
+//! # let certificate = params.self_signed(&key).unwrap().der().clone();
+//! # let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+//! # let server_config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key).unwrap();
+//! # let mut roots = rustls::RootCertStore::empty();
+//! # roots.add(certificate).unwrap();
+//! # let client_config = quinn::ClientConfig::with_root_certificates(std::sync::Arc::new(roots)).unwrap();
+//! let (took, trace) = sim::run(7, async |sim| {
 //!     let server = sim.host("server", Profile::perfect());
+//!     let phone = sim.host("phone", Profile::mobile());
+//!     let listener = server.endpoint(4433, Some(server_config)).unwrap();
+//!     let endpoint = phone.endpoint(0, None).unwrap();
 //!
-//!     // Usually `server.endpoint(4433, Some(tls))` and quinn from here on; a bare socket does too.
-//!     let _listening = server.socket(4433).unwrap();
-//!     let socket = alice.socket(0).unwrap();
-//!     for _ in 0..100 {
-//!         let destination = (server.ip(), 4433).into();
-//!         socket
-//!             .try_send(&Transmit { destination, contents: b"hello", ecn: None, segment_size: None, src_ip: None })
-//!             .unwrap();
-//!         sim.clock().sleep(Duration::from_millis(20)).await;
-//!     }
-//!     sim.clock().sleep(Duration::from_millis(100)).await;
-//!     (server.stats(Direction::Down).delivered.packets, sim.network().trace())
+//!     // The phone enters a tunnel for two seconds and then asks for a connection.
+//!     phone.outage(Duration::ZERO, Duration::from_secs(2));
+//!     let connecting = endpoint.connect_with(client_config, (server.ip(), 4433).into(), "server");
+//!     let accepting = async { listener.accept().await.unwrap().await.unwrap() };
+//!     let (connection, _) = tokio::join!(biased; connecting.unwrap(), accepting);
+//!     assert!(connection.is_ok());
+//!     (sim.clock().now(), sim.network().trace())
 //! });
-//! assert!((65..95).contains(&arrived));
-//! assert_eq!(trace.packets().len(), 100);
+//! assert!((2_000_000..8_000_000).contains(&took.as_micros()));
+//! assert!(trace.count(Fate::Outage) >= 2);
+//! print!("{trace}");
 //! ```
 //!
 //! # What keeps a scenario repeatable
