@@ -234,7 +234,7 @@ impl Mirror {
 fn decode(bytes: &Bytes) -> RoomMessage {
     let mut reader = MessageReader::default();
     reader.push(bytes);
-    let message = reader.next().unwrap().unwrap();
+    let message: RoomMessage = reader.read().unwrap().unwrap();
     assert!(!reader.is_mid_message());
     message
 }

@@ -1,0 +1,314 @@
+//! Where one player is in one track, and which frame it gets next.
+//!
+//! A cursor never hands out a frame that does not decode: it starts at a keyframe, changes
+//! layers at one, and after skipping goes on at one. It skips when it lags, so that lag does not grow.
+
+use std::time::Duration;
+
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{TrackKind, TrackWish};
+use parlor_transport::wire::frame::Frame;
+
+use super::cache::{Cache, Entry};
+use super::layer::Track;
+use crate::limits::{CATCH_UP_MAX, LATENESS_DISCARDABLE_MAX, LATENESS_MAX, SLOW_KEYFRAME_INTERVAL_MIN};
+
+/// What a cursor knows of the way to its player.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Bytes per second that can be sent, as estimated.
+    pub rate: u64,
+    /// Round-trip time.
+    pub rtt: Duration,
+}
+
+/// What to do next for a track.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Send this frame, and ask again.
+    Send(Frame),
+    /// There is a frame, but no room for it: ask again when room has grown.
+    Blocked,
+    /// Nothing until a frame comes.
+    Wait,
+}
+
+/// A keyframe that somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyframeNeed {
+    /// On which spatial layer.
+    pub spatial: u8,
+    /// It must arrive later than this.
+    pub since: Timestamp,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Cursor {
+    wish: TrackWish,
+    /// Where it is; `None` before the first keyframe.
+    place: Option<Place>,
+    mode: Mode,
+    /// When it began to wait for its first frame.
+    started: Timestamp,
+    keyframe_sent: Option<Timestamp>,
+    keyframe_asked_for_slowness: Option<Timestamp>,
+    need: Option<KeyframeNeed>,
+    frames_sent: u64,
+    frames_skipped: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    spatial: u8,
+    /// The next frame to look at. All before it in its group were sent, or nobody needs them.
+    next: u64,
+    /// Frames above are skipped; may fall at any time and rises at a keyframe.
+    temporal_max: u8,
+    /// When the last frame sent had arrived.
+    reached: Timestamp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// At the live end, or less than [`LATENESS_MAX`] behind it.
+    Live,
+    /// Behind, but on the way to live, allowed until then.
+    CatchUp { until: Timestamp },
+    /// Send the keyframe at hand, then wait for a fresh one: catching up would take too long.
+    KeyframeOnly,
+    /// Send nothing until a keyframe at or after the place.
+    AwaitKeyframe { since: Timestamp, slow: bool },
+}
+
+impl Cursor {
+    /// A cursor that has sent nothing.
+    pub fn new(now: Timestamp, wish: TrackWish) -> Self {
+        Cursor {
+            wish,
+            place: None,
+            mode: Mode::Live,
+            started: now,
+            keyframe_sent: None,
+            keyframe_asked_for_slowness: None,
+            need: None,
+            frames_sent: 0,
+            frames_skipped: 0,
+        }
+    }
+
+    /// Changes what the player wants. A track wanted again starts anew.
+    pub fn set_wish(&mut self, now: Timestamp, wish: TrackWish) {
+        if !wish.wanted || !self.wish.wanted {
+            self.place = None;
+            self.mode = Mode::Live;
+            self.started = now;
+        }
+        self.wish = wish;
+    }
+
+    /// Frames handed out so far: the hop sequence that the next one has.
+    pub fn frames_sent(&self) -> u64 {
+        self.frames_sent
+    }
+
+    /// Frames passed over so far: too late, or above the wished rate.
+    pub fn frames_skipped(&self) -> u64 {
+        self.frames_skipped
+    }
+
+    /// The player's decoder cannot go on without a keyframe.
+    ///
+    /// Nothing but a keyframe is of use to it, so nothing else is sent; unless one is on its way,
+    /// which the player cannot have known when it asked.
+    pub fn decoder_stuck(&mut self, now: Timestamp, link: Link) {
+        if self.keyframe_sent.is_some_and(|sent| now.saturating_since(sent) < link.rtt) {
+            return;
+        }
+        if matches!(self.mode, Mode::Live | Mode::CatchUp { .. }) && self.place.is_some() {
+            self.mode = Mode::AwaitKeyframe { since: now, slow: false };
+        }
+    }
+
+    /// The keyframe this cursor waits for, once each time it found that it does.
+    pub fn take_need(&mut self) -> Option<KeyframeNeed> {
+        self.need.take()
+    }
+
+    /// The next step. `admits` says whether a frame of so many bytes can be sent now.
+    pub fn next(
+        &mut self,
+        now: Timestamp,
+        track: &Track,
+        link: Link,
+        mut admits: impl FnMut(usize) -> bool,
+    ) -> Step {
+        if !self.wish.wanted || !self.settle(now, track, link) {
+            return Step::Wait;
+        }
+        loop {
+            let Some(place) = self.place else { return Step::Wait };
+            let cache = track.layer(place.spatial);
+            match self.mode {
+                Mode::AwaitKeyframe { since, slow } => {
+                    let Some(keyframe) = cache.keyframe_newest().filter(|&index| index >= place.next) else {
+                        self.ask(now, place.spatial, since, slow);
+                        return Step::Wait;
+                    };
+                    self.enter(now, place.spatial, keyframe, cache, link);
+                    continue;
+                }
+                // A newer keyframe is the fresh one already.
+                Mode::KeyframeOnly => {
+                    if let Some(keyframe) = cache.keyframe_newest().filter(|&index| index > place.next) {
+                        self.enter(now, place.spatial, keyframe, cache, link);
+                        continue;
+                    }
+                }
+                Mode::Live | Mode::CatchUp { .. } => {}
+            }
+            if place.next < cache.first() {
+                self.fall_behind(now, cache, link);
+                continue;
+            }
+            let (Some(entry), Some(newest)) = (cache.get(place.next), cache.newest()) else {
+                self.mode = Mode::Live;
+                return Step::Wait;
+            };
+            let behind = newest.arrived.saturating_since(entry.arrived);
+            if self.skips(entry, place, behind) {
+                self.pass(place, entry, false);
+                continue;
+            }
+            let in_time = match self.mode {
+                Mode::CatchUp { until } => now <= until,
+                Mode::KeyframeOnly => true,
+                Mode::Live | Mode::AwaitKeyframe { .. } => behind <= LATENESS_MAX,
+            };
+            if !in_time && behind > LATENESS_MAX {
+                self.fall_behind(now, cache, link);
+                continue;
+            }
+            if !admits(entry.frame.object().len()) {
+                return Step::Blocked;
+            }
+            let frame = entry.frame.clone();
+            if entry.decodes_alone {
+                self.keyframe_sent = Some(now);
+            }
+            self.pass(place, entry, true);
+            if self.mode == Mode::KeyframeOnly {
+                self.mode = Mode::AwaitKeyframe { since: now, slow: true };
+                self.ask(now, place.spatial, now, true);
+            }
+            return Step::Send(frame);
+        }
+    }
+
+    /// Finds a place if there is none, and changes layers where that is due and possible.
+    /// False while there is no place.
+    fn settle(&mut self, now: Timestamp, track: &Track, link: Link) -> bool {
+        let Some(target) = track.choose(self.wish.spatial_max, now) else {
+            return self.place.is_some();
+        };
+        let cache = track.layer(target);
+        match self.place {
+            None => match self.start(track.kind(), cache) {
+                Some(index) => self.enter(now, target, index, cache, link),
+                None => self.ask(now, target, self.started, false),
+            },
+            Some(place) if place.spatial != target => {
+                // Not back in time: the picture would jump.
+                let keyframe = cache
+                    .keyframe_newest()
+                    .filter(|&index| cache.get(index).is_some_and(|entry| entry.arrived >= place.reached));
+                match keyframe {
+                    Some(index) => self.enter(now, target, index, cache, link),
+                    None => self.ask(now, target, place.reached, false),
+                }
+            }
+            // A rate above the one in force decodes only from the next keyframe on.
+            Some(place) => {
+                let highest = track.temporal_layers() - 1;
+                if place.temporal_max.min(highest) < self.wish.temporal_max.min(highest) {
+                    self.ask(now, target, place.reached, false);
+                }
+            }
+        }
+        self.place.is_some()
+    }
+
+    /// Where a new player starts: sound and data at their newest frame, pictures at the newest keyframe.
+    fn start(&self, kind: TrackKind, cache: &Cache) -> Option<u64> {
+        match kind {
+            TrackKind::Audio | TrackKind::Data => cache.newest().map(|_| cache.end() - 1),
+            TrackKind::Video => cache.keyframe_newest(),
+        }
+    }
+
+    /// Goes to the keyframe at `index`, and decides whether what follows it can be sent in time.
+    fn enter(&mut self, now: Timestamp, spatial: u8, index: u64, cache: &Cache, link: Link) {
+        if let Some(place) = self.place.filter(|place| place.spatial == spatial) {
+            self.frames_skipped += index.saturating_sub(place.next);
+        }
+        let reached = cache.get(index).map_or(now, |entry| entry.arrived);
+        self.place = Some(Place { spatial, next: index, temporal_max: self.wish.temporal_max, reached });
+        let in_time = u128::from(link.rate) * CATCH_UP_MAX.as_millis() / 1000;
+        self.mode = if index + 1 == cache.end() {
+            Mode::Live
+        } else if cache.bytes_from(index) as u128 <= in_time {
+            Mode::CatchUp { until: now + CATCH_UP_MAX }
+        } else {
+            Mode::KeyframeOnly
+        };
+    }
+
+    /// Goes on at a newer keyframe, or stops until there is one.
+    fn fall_behind(&mut self, now: Timestamp, cache: &Cache, link: Link) {
+        let Some(place) = self.place else { return };
+        match cache.keyframe_newest().filter(|&index| index >= place.next) {
+            Some(index) => self.enter(now, place.spatial, index, cache, link),
+            None => {
+                self.frames_skipped += cache.end() - place.next;
+                self.place = Some(Place { next: cache.end(), ..place });
+                self.mode = Mode::AwaitKeyframe { since: now, slow: true };
+            }
+        }
+    }
+
+    /// Whether nobody misses `entry`: it is above the wished rate, or late and needed by no other frame.
+    fn skips(&self, entry: &Entry, place: Place, behind: Duration) -> bool {
+        let header = entry.frame.header();
+        let limit =
+            if entry.decodes_alone { u8::MAX } else { place.temporal_max.min(self.wish.temporal_max) };
+        header.temporal > limit
+            || (header.discardable && !entry.decodes_alone && behind > LATENESS_DISCARDABLE_MAX)
+    }
+
+    /// Moves past `entry`.
+    fn pass(&mut self, place: Place, entry: &Entry, sent: bool) {
+        let temporal_max = if entry.decodes_alone {
+            self.wish.temporal_max
+        } else {
+            place.temporal_max.min(self.wish.temporal_max)
+        };
+        let reached = if sent { entry.arrived } else { place.reached };
+        self.place = Some(Place { next: place.next + 1, temporal_max, reached, ..place });
+        if sent {
+            self.frames_sent += 1;
+        } else {
+            self.frames_skipped += 1;
+        }
+    }
+
+    fn ask(&mut self, now: Timestamp, spatial: u8, since: Timestamp, slow: bool) {
+        if slow {
+            let last = self.keyframe_asked_for_slowness;
+            if last.is_some_and(|last| now.saturating_since(last) < SLOW_KEYFRAME_INTERVAL_MIN) {
+                return;
+            }
+            self.keyframe_asked_for_slowness = Some(now);
+        }
+        self.need = Some(KeyframeNeed { spatial, since });
+    }
+}

@@ -1,0 +1,13 @@
+//! From a publisher to its players: one copy of each frame, one cursor for each player and track.
+//!
+//! The cache is the queue: nothing is queued per player, so a slow one costs nobody else anything.
+//! No task and no socket here; `connection` moves the bytes.
+
+pub mod cache;
+pub mod cursor;
+pub mod keyframe;
+pub mod layer;
+pub mod publication;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! A published stream at the relay: its tracks' caches, who plays it, and which keyframes are due.
+//!
+//! Shared between the publisher's connection and its players' connections, under a lock of its
+//! own that is held for one frame at a time and never across an await.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use parlor_transport::error::{Code, Refusal};
+use parlor_transport::id::{SessionId, StreamAlias};
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{StreamInfo, TrackKind, TrackWish};
+use parlor_transport::wire::frame::Frame;
+
+use super::cache::Taken;
+use super::cursor::{Cursor, Link, Step};
+use super::keyframe::KeyframeGate;
+use super::layer::Track;
+use crate::limits::Limits;
+use crate::lock;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Publication {
+    alias: StreamAlias,
+    info: StreamInfo,
+    limits: Limits,
+    media: Mutex<Media>,
+}
+
+/// Names one play: the player's session and the lane it chose.
+pub type PlayKey = (SessionId, u32);
+
+/// A keyframe to be asked of the publisher.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct KeyframeDue {
+    /// The track.
+    pub track: u8,
+    /// The spatial layer.
+    pub spatial: u8,
+}
+
+#[derive(Debug)]
+struct Media {
+    tracks: Vec<Track>,
+    gates: BTreeMap<KeyframeDue, KeyframeGate>,
+    players: BTreeMap<PlayKey, Waker>,
+    /// The players' wakers, to be woken outside the lock; `None` after the players changed.
+    wakers: Option<Arc<[Waker]>>,
+    publisher: Option<Waker>,
+}
+
+impl Publication {
+    /// A publication without frames. `info.tracks` was checked.
+    pub fn new(alias: StreamAlias, info: StreamInfo, limits: &Limits) -> Self {
+        let tracks = info.tracks.iter().map(|track| Track::new(track, limits)).collect();
+        let media =
+            Media { tracks, gates: BTreeMap::new(), players: BTreeMap::new(), wakers: None, publisher: None };
+        Publication { alias, info, limits: limits.clone(), media: Mutex::new(media) }
+    }
+
+    /// What its frame headers say.
+    pub fn alias(&self) -> StreamAlias {
+        self.alias
+    }
+
+    /// The stream as everyone sees it.
+    pub fn info(&self) -> &StreamInfo {
+        &self.info
+    }
+
+    /// Takes a frame from the publisher; `missed` frames of its track were lost before it.
+    ///
+    /// # Errors
+    /// [`Code::BadFrame`] when it does not fit the publication; the publisher broke its own word.
+    pub fn push(&self, now: Timestamp, track: u8, frame: Frame, missed: u64) -> Result<(), Refusal> {
+        self.check(track, &frame)?;
+        let header = frame.header();
+        let (spatial, number) = (header.spatial, header.number);
+        let due = KeyframeDue { track, spatial };
+        let (wakers, publisher) = {
+            let mut media = lock(&self.media);
+            let media = &mut *media;
+            let slot = &mut media.tracks[usize::from(track)];
+            let decodes_alone = header.keyframe || slot.kind() != TrackKind::Video;
+            if missed > 0 {
+                slot.note_loss();
+            }
+            let lost = slot.take_loss(spatial);
+            match slot.layer_mut(spatial).push(now, frame, decodes_alone, lost) {
+                Taken::Kept => {
+                    if decodes_alone && let Some(gate) = media.gates.get_mut(&due) {
+                        gate.keyframe_arrived(now);
+                    }
+                    let players = &media.players;
+                    let wakers =
+                        media.wakers.get_or_insert_with(|| players.values().cloned().collect()).clone();
+                    (Some(wakers), None)
+                }
+                Taken::Undecodable if media.players.is_empty() => (None, None),
+                Taken::Undecodable => (None, media.request(&self.limits, due, now)),
+                Taken::OutOfOrder => {
+                    return Err(
+                        self.bad(format!("frame {number} of track {track} is not newer than the last"))
+                    );
+                }
+            }
+        };
+        wakers.iter().flat_map(|wakers| wakers.iter()).for_each(Waker::wake_by_ref);
+        if let Some(publisher) = publisher {
+            publisher.wake();
+        }
+        Ok(())
+    }
+
+    fn check(&self, track: u8, frame: &Frame) -> Result<(), Refusal> {
+        let header = frame.header();
+        if header.alias != self.alias {
+            return Err(self.bad(format!("its frames carry alias {}, not {}", self.alias.0, header.alias.0)));
+        }
+        if header.track != track {
+            return Err(self.bad(format!("a frame of track {} came as track {track}", header.track)));
+        }
+        let Some(info) = self.info.tracks.get(usize::from(track)) else {
+            return Err(self.bad(format!("it has {} tracks, so no track {track}", self.info.tracks.len())));
+        };
+        if header.spatial >= info.spatial_layers || header.temporal >= info.temporal_layers {
+            return Err(self.bad(format!(
+                "track {track} has {} spatial and {} temporal layers, so no layer {}/{}",
+                info.spatial_layers, info.temporal_layers, header.spatial, header.temporal
+            )));
+        }
+        Ok(())
+    }
+
+    fn bad(&self, why: String) -> Refusal {
+        let stream = &self.info.stream;
+        Refusal::new(
+            Code::BadFrame,
+            format!("a frame does not fit stream {stream:?}: {why}; publish it anew"),
+        )
+    }
+
+    /// Whom to wake when a keyframe is due.
+    pub fn set_publisher(&self, waker: Waker) {
+        lock(&self.media).publisher = Some(waker);
+    }
+
+    /// Keyframes to be asked of the publisher now, and when to look again.
+    pub fn poll_keyframes(&self, now: Timestamp) -> (Vec<KeyframeDue>, Option<Timestamp>) {
+        let mut media = lock(&self.media);
+        let due = media.gates.iter_mut().filter_map(|(due, gate)| gate.poll(now).then_some(*due)).collect();
+        (due, media.gates.values().filter_map(KeyframeGate::poll_timeout).min())
+    }
+
+    /// How many play it.
+    pub fn players(&self) -> usize {
+        lock(&self.media).players.len()
+    }
+
+    /// Bytes of frames kept.
+    pub fn cached_bytes(&self) -> usize {
+        let media = lock(&self.media);
+        let layers =
+            media.tracks.iter().flat_map(|track| (0..track.spatial_layers()).map(|s| track.layer(s)));
+        layers.map(|layer| layer.bytes()).sum()
+    }
+}
+
+impl Media {
+    /// Asks for a keyframe; gives the publisher's waker if it has to hear of it.
+    fn request(&mut self, limits: &Limits, due: KeyframeDue, since: Timestamp) -> Option<Waker> {
+        let interval = limits.keyframe_interval_min;
+        let gate = self.gates.entry(due).or_insert_with(|| KeyframeGate::new(interval));
+        if gate.request(since) { self.publisher.clone() } else { None }
+    }
+}
+
+/// One player's way through a publication: a cursor for each track. Ends its part in it when dropped.
+#[derive(Debug)]
+pub struct Play {
+    publication: Arc<Publication>,
+    key: PlayKey,
+    cursors: Vec<Cursor>,
+}
+
+impl Play {
+    /// Begins to play; `waker` is woken at every frame.
+    pub fn new(
+        now: Timestamp,
+        publication: Arc<Publication>,
+        key: PlayKey,
+        wishes: &[TrackWish],
+        waker: Waker,
+    ) -> Self {
+        let tracks = publication.info.tracks.len() as u8;
+        let cursors = (0..tracks).map(|track| Cursor::new(now, wish_for(track, wishes))).collect();
+        {
+            let mut media = lock(&publication.media);
+            media.players.insert(key, waker);
+            media.wakers = None;
+        }
+        Play { publication, key, cursors }
+    }
+
+    /// What is played.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+
+    /// Changes what the player wants.
+    pub fn set_wishes(&mut self, now: Timestamp, wishes: &[TrackWish]) {
+        for (track, cursor) in (0u8..).zip(&mut self.cursors) {
+            cursor.set_wish(now, wish_for(track, wishes));
+        }
+    }
+
+    /// The player's decoder cannot go on without a keyframe of `track`; unknown tracks have none.
+    pub fn decoder_stuck(&mut self, now: Timestamp, track: u8, link: Link) {
+        if let Some(cursor) = self.cursors.get_mut(usize::from(track)) {
+            cursor.decoder_stuck(now, link);
+        }
+    }
+
+    /// The numbers of the tracks, with what they carry.
+    pub fn tracks(&self) -> impl Iterator<Item = (u8, TrackKind)> + '_ {
+        (0u8..).zip(self.publication.info.tracks.iter().map(|track| track.kind))
+    }
+
+    /// The next step for `track`, as [`Cursor::next`] has it.
+    ///
+    /// # Panics
+    /// When there is no such track.
+    pub fn next(&mut self, now: Timestamp, track: u8, link: Link, admits: impl FnMut(usize) -> bool) -> Step {
+        let cursor = &mut self.cursors[usize::from(track)];
+        let mut media = lock(&self.publication.media);
+        let slot = &mut media.tracks[usize::from(track)];
+        slot.evict(now);
+        let step = cursor.next(now, slot, link, admits);
+        let publisher = cursor.take_need().and_then(|need| {
+            let due = KeyframeDue { track, spatial: need.spatial };
+            media.request(&self.publication.limits, due, need.since)
+        });
+        drop(media);
+        if let Some(publisher) = publisher {
+            publisher.wake();
+        }
+        step
+    }
+
+    /// Frames of `track` handed out so far.
+    ///
+    /// # Panics
+    /// When there is no such track.
+    pub fn frames_sent(&self, track: u8) -> u64 {
+        self.cursors[usize::from(track)].frames_sent()
+    }
+}
+
+impl Drop for Play {
+    fn drop(&mut self) {
+        let mut media = lock(&self.publication.media);
+        media.players.remove(&self.key);
+        media.wakers = None;
+    }
+}
+
+/// The last wish for `track` counts; without one everything is wanted.
+fn wish_for(track: u8, wishes: &[TrackWish]) -> TrackWish {
+    wishes.iter().rev().find(|wish| wish.track == track).copied().unwrap_or(TrackWish::all(track))
+}
