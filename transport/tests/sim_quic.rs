@@ -202,7 +202,7 @@ fn a_scenario_that_waits_for_nothing_ends_with_its_seed() {
     Simulation::new(8).time_max(Duration::from_secs(30)).run(async |_| std::future::pending::<()>().await);
 }
 
-/// Virtual seconds per CPU second go to the test's output; they are a measurement, not a bound.
+/// Virtual seconds per second go to the test's output; they are a measurement, not a bound.
 #[test]
 fn a_minute_of_four_two_megabit_flows_runs_through() {
     #[expect(clippy::disallowed_methods, reason = "measures the simulation itself")]
