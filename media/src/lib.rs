@@ -4,7 +4,9 @@
 pub mod audio;
 mod font;
 pub mod frame;
+pub mod jitter;
 pub mod level;
 pub mod pattern;
 pub mod scale;
+pub mod sync;
 pub mod video;
