@@ -3,6 +3,7 @@
 
 pub mod forward;
 pub mod limits;
+pub mod lobby;
 pub mod room;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

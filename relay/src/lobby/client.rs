@@ -1,0 +1,71 @@
+//! What the lobby knows of one connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use parlor_transport::id::{StreamId, UserId};
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::TrackWish;
+
+use crate::limits::{REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX};
+use crate::room::index::RoomKey;
+
+/// One connection.
+pub(super) struct Client {
+    pub(super) phase: Phase,
+    pub(super) budget: Budget,
+    /// Lanes in use, by publications and plays.
+    pub(super) lanes: BTreeSet<u32>,
+    /// What it plays or waits to play, by lane.
+    pub(super) plays: BTreeMap<u32, PlayRequest>,
+}
+
+/// How far it has come. One connection has one room: after leaving it, nothing more is joined.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    Connected,
+    Greeted,
+    Joining { room: RoomKey, user: UserId },
+    Joined { room: RoomKey, user: UserId },
+    Left { room: RoomKey, user: UserId },
+}
+
+pub(super) struct PlayRequest {
+    pub(super) stream: StreamId,
+    pub(super) wishes: Vec<TrackWish>,
+}
+
+impl Client {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Client {
+            phase: Phase::Connected,
+            budget: Budget { left: REQUESTS_BURST_MAX, refilled: now },
+            lanes: BTreeSet::new(),
+            plays: BTreeMap::new(),
+        }
+    }
+}
+
+/// A token bucket for requests.
+pub(super) struct Budget {
+    left: u32,
+    refilled: Timestamp,
+}
+
+impl Budget {
+    /// Takes one request; false when there are too many.
+    pub(super) fn spend(&mut self, now: Timestamp) -> bool {
+        let each = Duration::from_secs(1) / REQUESTS_PER_SECOND_MAX;
+        let earned = now.saturating_since(self.refilled).as_micros() / each.as_micros();
+        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_add(earned).min(REQUESTS_BURST_MAX);
+        self.refilled += each.saturating_mul(earned);
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}

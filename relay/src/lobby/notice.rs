@@ -1,0 +1,96 @@
+//! What comes out of the lobby.
+
+use std::sync::Arc;
+
+use parlor_transport::error::Refusal;
+use parlor_transport::id::SessionId;
+use parlor_transport::wire::control::{RelayMessage, TrackWish};
+
+use super::SharedRoom;
+use crate::forward::publication::Publication;
+use crate::room::index::RoomKey;
+
+/// Something to be done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// For one connection, in the order of its notices.
+    Notice(SessionId, Notice),
+    /// The room has new events.
+    RoomChanged(RoomKey),
+    /// The last user left the room.
+    RoomEnded(RoomKey),
+}
+
+/// Something for one connection to do.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// Send this answer.
+    Send(RelayMessage),
+    /// Begin to send the room's snapshot and events.
+    Entered(SharedRoom),
+    /// Expect frames of this publication.
+    PublishStarted {
+        /// Where they come.
+        lane: u32,
+        /// Where they go.
+        publication: Arc<Publication>,
+    },
+    /// Expect no more frames.
+    PublishEnded {
+        /// Where they came.
+        lane: u32,
+    },
+    /// Begin to send frames.
+    PlayStarted {
+        /// Where to.
+        lane: u32,
+        /// From what.
+        publication: Arc<Publication>,
+        /// Which of them.
+        wishes: Vec<TrackWish>,
+    },
+    /// Send other frames.
+    PlayChanged {
+        /// Of which play; it may be waiting for its stream.
+        lane: u32,
+        /// Which.
+        wishes: Vec<TrackWish>,
+    },
+    /// Send no more frames.
+    PlayEnded {
+        /// Of which play; it may have been waiting for its stream.
+        lane: u32,
+    },
+    /// The player cannot go on without a keyframe.
+    KeyframeAsked {
+        /// Of which play; it may be waiting for its stream.
+        lane: u32,
+        /// Of which track.
+        track: u8,
+    },
+    /// End the connection.
+    Close(Refusal),
+}
+
+/// How much there is of everything; all zero when nobody is connected.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// Connections.
+    pub connections: usize,
+    /// Rooms.
+    pub rooms: usize,
+    /// Users in all rooms.
+    pub users: usize,
+    /// Streams published in all rooms.
+    pub streams: usize,
+    /// Plays asked for by all connections, begun or waiting for their stream.
+    pub plays: usize,
+    /// The same, as the rooms have them.
+    pub play_entries: usize,
+    /// Plays that frames go to.
+    pub players: usize,
+    /// Bytes of frames kept.
+    pub cached_bytes: usize,
+    /// Proposals without a verdict, and notices not yet handed out.
+    pub pending: usize,
+}
