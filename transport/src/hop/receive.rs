@@ -28,6 +28,9 @@ const HELD_FRAMES_MAX: usize = 64;
 /// Bytes held for one track: two of the largest objects.
 const HELD_BYTES_MAX: usize = 2 * OBJECT_MAX;
 
+/// What keeping one fragment costs beside its bytes: a map entry and an allocation.
+const FRAGMENT_COST: usize = 64;
+
 /// A frame, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -166,13 +169,14 @@ impl HopReceiver {
         if assembly.bytes + size > OBJECT_MAX {
             return Err(contradiction("larger than a frame may be"));
         }
-        assembly.fragments.insert(fragment.index, fragment.bytes);
+        // A copy: the datagram's own buffer may be a whole batch that quinn received at once.
+        assembly.fragments.insert(fragment.index, Bytes::copy_from_slice(&fragment.bytes));
         assembly.bytes += size;
-        window.bytes += size;
+        window.bytes += size + FRAGMENT_COST;
         if assembly.fragments.len() as u64 == assembly.count {
             let mut object = BytesMut::with_capacity(assembly.bytes);
             assembly.fragments.values().for_each(|bytes| object.extend_from_slice(bytes));
-            window.bytes -= object.len();
+            window.bytes -= assembly.held();
             window.ahead.remove(&hop.sequence);
             return self.handle_object(now, hop, object.freeze());
         }
@@ -203,9 +207,16 @@ impl HopReceiver {
     /// The peer gave this frame up: it will not come.
     pub fn handle_lost(&mut self, now: Timestamp, hop: HopHeader) {
         let Some(window) = self.window(hop) else { return };
-        if let Some(Slot::Partial(assembly)) = window.ahead.insert(hop.sequence, Slot::Lost) {
-            window.bytes -= assembly.bytes;
+        match window.ahead.get(&hop.sequence) {
+            // A peer that finished it on one QUIC stream and reset another: what is whole stays.
+            Some(Slot::Whole { .. }) => {
+                self.stats.stale += 1;
+                return;
+            }
+            Some(Slot::Partial(assembly)) => window.bytes -= assembly.held(),
+            Some(Slot::Lost) | None => {}
         }
+        window.ahead.insert(hop.sequence, Slot::Lost);
         self.settle(now, hop);
     }
 
@@ -266,7 +277,9 @@ impl HopReceiver {
         let window = &mut lane.tracks[usize::from(hop.track)];
         loop {
             window.release(now, hop, &mut self.ready, &mut self.stats);
-            if window.ahead.len() <= HELD_FRAMES_MAX && window.bytes <= HELD_BYTES_MAX {
+            let is_bounded = window.ahead.len() <= HELD_FRAMES_MAX && window.bytes <= HELD_BYTES_MAX;
+            if is_bounded || window.ahead.is_empty() {
+                debug_assert!(is_bounded);
                 break;
             }
             window.skip();
@@ -276,6 +289,13 @@ impl HopReceiver {
         } else {
             self.blocked.remove(&(hop.lane, hop.track));
         }
+    }
+}
+
+impl Assembly {
+    /// What it counts for in its window.
+    fn held(&self) -> usize {
+        self.bytes + self.fragments.len() * FRAGMENT_COST
     }
 }
 
@@ -300,7 +320,7 @@ impl Window {
         let kept = self.ahead.split_off(&target);
         for slot in std::mem::replace(&mut self.ahead, kept).into_values() {
             if let Slot::Partial(assembly) = slot {
-                self.bytes -= assembly.bytes;
+                self.bytes -= assembly.held();
             }
         }
         self.missed += target - self.next;

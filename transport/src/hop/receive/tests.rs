@@ -119,6 +119,23 @@ fn what_is_held_is_bounded_however_far_ahead_the_peer_runs() {
 }
 
 #[test]
+fn a_frame_both_finished_and_reset_is_kept_and_counted_once() {
+    let mut receiver = receiver(Delivery::QuicStream);
+    for number in 1..5u64 {
+        receiver.handle_object(at(0), hop(number), frame(number, 900_000).object().clone()).unwrap();
+        receiver.handle_lost(at(0), hop(number));
+        feed(&mut receiver, at(0), &frame(number + 10, 3000), |index| index == 0);
+        receiver.handle_lost(at(0), hop(number + 10));
+    }
+    receiver.handle_timeout(Timestamp::MAX);
+    assert_eq!(numbers(&mut receiver), [(1, 1), (2, 0), (3, 0), (4, 0)]);
+    receiver.handle_object(at(0), hop(15), frame(15, 10).object().clone()).unwrap();
+    receiver.handle_timeout(Timestamp::MAX);
+    assert_eq!(numbers(&mut receiver), [(15, 10)]);
+    assert_eq!(receiver.lanes[&LANE].tracks[0].bytes, 0);
+}
+
+#[test]
 fn frames_for_a_closed_lane_are_counted_and_dropped() {
     let mut receiver = receiver(Delivery::QuicStream);
     receiver.close_lane(LANE);
