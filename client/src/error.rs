@@ -7,6 +7,30 @@ use parlor_transport::address::AddressError;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{IdError, StreamId};
 
+/// Why there is no engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// There is no tokio runtime to run calls on.
+    #[error(
+        "an engine needs a tokio runtime ({code}); make it inside one, for example under #[tokio::main]",
+        code = Code::Internal.number()
+    )]
+    NoRuntime,
+    /// No UDP socket could be opened.
+    #[error("{0} ({code})", code = Code::ConnectFailed.number())]
+    Socket(String),
+}
+
+impl Coded for EngineError {
+    fn code(&self) -> Code {
+        match self {
+            EngineError::NoRuntime => Code::Internal,
+            EngineError::Socket(_) => Code::ConnectFailed,
+        }
+    }
+}
+
 /// Why nothing was tried to join a room.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -23,15 +47,6 @@ pub enum JoinError {
         Code::BadAddress.number()
     )]
     NoRoom,
-    /// There is no tokio runtime to run the call on.
-    #[error(
-        "a call needs a tokio runtime ({}); call Engine::join inside one, for example under #[tokio::main]",
-        Code::Internal.number()
-    )]
-    NoRuntime,
-    /// No socket could be opened.
-    #[error("{0} ({code})", code = Code::ConnectFailed.number())]
-    Socket(String),
     /// The engine was closed.
     #[error("the engine was closed ({}); make a new one", Code::Closed.number())]
     Closed,
@@ -43,14 +58,8 @@ impl Coded for JoinError {
             JoinError::Address(error) => error.code(),
             JoinError::Id(error) => error.code(),
             JoinError::NoRoom => Code::BadAddress,
-            JoinError::NoRuntime => Code::Internal,
-            JoinError::Socket(_) => Code::ConnectFailed,
             JoinError::Closed => Code::Closed,
         }
-    }
-
-    fn is_retryable(&self) -> bool {
-        matches!(self, JoinError::Socket(_))
     }
 }
 
@@ -131,9 +140,9 @@ mod tests {
         let refusal = Refusal::from(Code::Closed);
         let errors: Vec<Box<dyn CodedError>> = vec![
             Box::new(JoinError::NoRoom),
-            Box::new(JoinError::NoRuntime),
+            Box::new(EngineError::NoRuntime),
             Box::new(JoinError::Closed),
-            Box::new(JoinError::Socket("the port is taken".into())),
+            Box::new(EngineError::Socket("the port is taken".into())),
             Box::new(PublishError::AlreadyPublishing(stream.clone())),
             Box::new(PublishError::Ended(refusal.clone())),
             Box::new(PublishError::TooManyRequests),

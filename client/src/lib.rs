@@ -1,7 +1,9 @@
 //! Parlor's client: join a room, publish streams, play those of others.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod call;
 pub mod clock_sync;
+pub mod engine;
 pub mod error;
 pub mod options;
 pub mod player;
@@ -9,7 +11,8 @@ pub mod publisher;
 pub mod room;
 pub mod stats;
 
-pub use error::{JoinError, PlayError, PublishError};
+pub use engine::{Engine, Frames, Player, Publisher, Room, RoomEvents};
+pub use error::{EngineError, JoinError, PlayError, PublishError};
 pub use options::{EngineConfig, JoinOptions, PlayOptions, PublishOptions, Scenario};
 pub use parlor_transport::error::{Code, Coded, Refusal};
 pub use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};

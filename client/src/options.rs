@@ -2,7 +2,7 @@
 //!
 //! Options are plain values; they are checked where they are used, before anything is sent.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,8 +74,9 @@ impl Scenario {
 pub struct EngineConfig {
     /// What calls are for.
     pub scenario: Scenario,
-    /// Where the UDP socket is bound; port 0 lets the system choose. Default: any address, any port.
-    pub local: SocketAddr,
+    /// Where the UDP socket is bound; port 0 lets the system choose. Default: any address, IPv6 and IPv4, any
+    /// port.
+    pub local: Option<SocketAddr>,
     /// How long a join may take before it fails. Default 10 s.
     pub join_timeout: Duration,
     /// How long a leave waits for the relay's answer. Default 2 s.
@@ -92,7 +93,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         EngineConfig {
             scenario: Scenario::default(),
-            local: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            local: None,
             join_timeout: Duration::from_secs(10),
             leave_timeout: Duration::from_secs(2),
             qlog: None,

@@ -362,6 +362,11 @@ impl Outbox {
         }
     }
 
+    /// Whether [`take_keyframe_requests`](Self::take_keyframe_requests) has something to give.
+    pub fn wants_keyframes(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
     /// The keyframes wanted since the last call.
     pub fn take_keyframe_requests(&mut self) -> Vec<KeyframeRequest> {
         std::mem::take(&mut self.wanted).into_iter().collect()

@@ -1,0 +1,223 @@
+//! The part of a [`Call`] that plays: requests, states, and frames that came.
+
+use parlor_transport::error::Refusal;
+use parlor_transport::hop::Received;
+use parlor_transport::id::StreamId;
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{
+    ClientMessage, Delivery, Departure, Play as PlayMessage, PlayStarted, RequestKeyframe, StopPlay,
+    TrackKind, TrackWish, UpdatePlay,
+};
+
+use super::Call;
+use crate::error::PlayError;
+use crate::player::inbox::{Inbox, Limits};
+use crate::player::{Lifecycle, PlayedStream, PlayerState, PlayerStatus, ReceivedFrame};
+use crate::stats::{Meter, PlayerStats};
+
+/// One stream that is played here, was, or will be.
+#[derive(Debug)]
+pub struct Play {
+    stream: StreamId,
+    lifecycle: Lifecycle,
+    inbox: Inbox,
+    stats: PlayerStats,
+    video: Meter,
+    audio: Meter,
+}
+
+impl Play {
+    /// The stream asked for.
+    pub fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    /// State and error.
+    pub fn status(&self) -> &PlayerStatus {
+        self.lifecycle.status()
+    }
+
+    /// Publisher and tracks, while it is played.
+    pub fn played(&self) -> Option<&PlayedStream> {
+        self.lifecycle.stream()
+    }
+
+    /// Whether no more frames will come; what waits can still be taken.
+    pub fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
+    }
+}
+
+impl Call {
+    /// Plays a stream, now or when it appears; its lane is its name from here on.
+    ///
+    /// # Errors
+    /// [`PlayError`]; nothing was sent then.
+    pub fn play(&mut self, stream: StreamId, wishes: &[TrackWish]) -> Result<u32, PlayError> {
+        if let Some(error) = self.ended() {
+            return Err(PlayError::Ended(error));
+        }
+        let is_live = |play: &Play| play.status().state != PlayerState::Idle;
+        if self.plays.values().any(|other| is_live(other) && other.stream == stream) {
+            return Err(PlayError::AlreadyPlaying(stream));
+        }
+        if self.is_full() {
+            return Err(PlayError::TooManyRequests);
+        }
+        let lane = self.next_request();
+        let message = PlayMessage { request: lane, stream: stream.clone(), wishes: wishes.to_vec() };
+        self.outgoing.push_back(ClientMessage::Play(message));
+        // Frames may overtake the answer that says how they travel: the lane is open for both ways at once.
+        self.lanes.insert(lane, Some(Delivery::QuicStream));
+        let play = Play {
+            stream,
+            lifecycle: Lifecycle::requesting(),
+            inbox: Inbox::new(Limits::default()),
+            stats: PlayerStats::default(),
+            video: Meter::default(),
+            audio: Meter::default(),
+        };
+        self.plays.insert(lane, play);
+        Ok(lane)
+    }
+
+    /// Changes what is wanted of a stream that is played. Ignored after its end.
+    pub fn update_play(&mut self, lane: u32, wishes: &[TrackWish]) {
+        let Some(play) = self.plays.get(&lane).filter(|play| play.status().state != PlayerState::Idle) else {
+            return;
+        };
+        let (stream, wishes) = (play.stream.clone(), wishes.to_vec());
+        for waiting in &mut self.outgoing {
+            if let ClientMessage::Play(play) = waiting
+                && play.request == lane
+            {
+                play.wishes = wishes;
+                return;
+            }
+        }
+        // The newest wishes count.
+        self.take_back(|message| matches!(message, ClientMessage::UpdatePlay(u) if u.stream == stream));
+        let request = self.next_request();
+        self.outgoing.push_back(ClientMessage::UpdatePlay(UpdatePlay { request, stream, wishes }));
+    }
+
+    /// Stops playing. Idempotent.
+    pub fn stop_play(&mut self, lane: u32) {
+        let Some(play) = self.plays.get_mut(&lane) else { return };
+        if play.status().state == PlayerState::Idle {
+            return;
+        }
+        play.lifecycle.stopped();
+        play.inbox.close();
+        let stream = play.stream.clone();
+        self.take_back(|message| Self::is_about(message, lane, &stream));
+        if self.take_back(|message| matches!(message, ClientMessage::Play(play) if play.request == lane)) {
+            self.lanes.remove(&lane);
+        } else {
+            let request = self.next_request();
+            self.outgoing.push_back(ClientMessage::StopPlay(StopPlay { request, stream }));
+            self.lanes.insert(lane, None);
+        }
+        self.touch(lane);
+    }
+
+    /// Stops playing and forgets the play: nobody asks for it any more.
+    pub fn release_play(&mut self, lane: u32) {
+        self.stop_play(lane);
+        self.plays.remove(&lane);
+    }
+
+    /// The play on `lane`, until it is released.
+    pub fn play_on(&self, lane: u32) -> Option<&Play> {
+        self.plays.get(&lane)
+    }
+
+    /// A decoder cannot go on without a keyframe of `track`. Asked once until the request has left.
+    pub fn request_keyframe(&mut self, lane: u32, track: u8) {
+        let Some(play) = self.plays.get_mut(&lane) else { return };
+        let request = ClientMessage::RequestKeyframe(RequestKeyframe { lane, track });
+        let plays = play.status().state == PlayerState::Playing;
+        if plays && self.outgoing.len() < super::OUTGOING_MAX && !self.outgoing.contains(&request) {
+            play.stats.keyframe_requests += 1;
+            self.outgoing.push_back(request);
+        }
+    }
+
+    /// Takes a frame that came. Frames of lanes that nobody plays are dropped.
+    pub fn handle_frame(&mut self, now: Timestamp, received: Received) {
+        let Some(play) = self.plays.get_mut(&received.lane) else { return };
+        let header = received.frame.header().clone();
+        let captured = self.clock.from_relay(now, header.captured).unwrap_or(received.arrived);
+        let payload = received.frame.payload();
+        let (missed, arrived) = (received.missed, received.arrived);
+        let frame = ReceivedFrame { header, payload, missed, arrived, captured };
+        play.stats.frames += 1;
+        play.stats.bytes += frame.payload.len() as u64;
+        play.stats.lost += missed;
+        let kind = play.played().and_then(|played| played.tracks.get(usize::from(received.track)));
+        match kind.map(|track| track.kind) {
+            Some(TrackKind::Audio) => play.audio.record(now, frame.payload.len(), frame.age()),
+            Some(TrackKind::Video) => play.video.record(now, frame.payload.len(), frame.age()),
+            Some(TrackKind::Data) | None => {}
+        }
+        let needs_keyframe = play.inbox.push(frame);
+        self.touched.insert(received.lane);
+        if let Some(track) = needs_keyframe {
+            self.request_keyframe(received.lane, track);
+        }
+    }
+
+    /// The next frame that came on `lane`.
+    pub fn pop_frame(&mut self, lane: u32) -> Option<ReceivedFrame> {
+        self.plays.get_mut(&lane)?.inbox.pop()
+    }
+
+    /// What was received.
+    pub fn player_stats(&mut self, now: Timestamp, lane: u32) -> PlayerStats {
+        let Some(play) = self.plays.get_mut(&lane) else { return PlayerStats::default() };
+        let skipped = play.inbox.skipped();
+        PlayerStats { skipped, video: play.video.rates(now), audio: play.audio.rates(now), ..play.stats }
+    }
+
+    pub(super) fn handle_play_started(&mut self, started: &PlayStarted) {
+        let Some(play) = self.live_play(started.lane) else { return };
+        play.lifecycle.started(started);
+        play.inbox.started(&started.tracks);
+        self.lanes.insert(started.lane, Some(started.delivery));
+        self.touch(started.lane);
+    }
+
+    pub(super) fn handle_play_waiting(&mut self, lane: u32) {
+        let Some(play) = self.live_play(lane) else { return };
+        play.lifecycle.waiting();
+        self.touch(lane);
+    }
+
+    pub(super) fn handle_play_ended(&mut self, lane: u32, reason: Departure) {
+        let Some(play) = self.live_play(lane) else { return };
+        play.lifecycle.ended(reason);
+        self.touch(lane);
+    }
+
+    pub(super) fn handle_play_refused(&mut self, lane: u32, refusal: Refusal) {
+        // A refused change of wishes leaves everything as it was.
+        let Some(play) = self.live_play(lane) else { return };
+        play.lifecycle.refused(refusal);
+        play.inbox.close();
+        self.lanes.insert(lane, None);
+        self.touch(lane);
+    }
+
+    pub(super) fn end_plays(&mut self, error: &Refusal) {
+        for (&lane, play) in &mut self.plays {
+            play.lifecycle.refused(error.clone());
+            play.inbox.close();
+            self.touched.insert(lane);
+        }
+    }
+
+    /// The play on `lane`, unless it was stopped meanwhile.
+    fn live_play(&mut self, lane: u32) -> Option<&mut Play> {
+        self.plays.get_mut(&lane).filter(|play| play.status().state != PlayerState::Idle)
+    }
+}

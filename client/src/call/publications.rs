@@ -1,0 +1,219 @@
+//! The part of a [`Call`] that publishes: requests, states, and frames on their way out.
+
+use parlor_transport::error::Refusal;
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{
+    ClientMessage, Delivery, KeyframeWanted, Publish, Published, Unpublish,
+};
+use parlor_transport::wire::frame::Frame;
+
+use super::Call;
+use crate::error::PublishError;
+use crate::options::PublishRequest;
+use crate::publisher::outbox::{Limits, Outbox};
+use crate::publisher::{
+    DropReason, EncodedFrame, KeyframeRequest, Lifecycle, PublisherState, PublisherStatus, SendOutcome,
+};
+use crate::stats::{Meter, PublisherStats};
+
+/// One stream that is published here, was, or will be.
+#[derive(Debug)]
+pub struct Publication {
+    request: PublishRequest,
+    lifecycle: Lifecycle,
+    outbox: Outbox,
+    meter: Meter,
+}
+
+impl Publication {
+    /// What was asked for.
+    pub fn request(&self) -> &PublishRequest {
+        &self.request
+    }
+
+    /// State and error.
+    pub fn status(&self) -> &PublisherStatus {
+        self.lifecycle.status()
+    }
+}
+
+/// A frame to be given to the network.
+#[derive(Clone, Debug)]
+pub struct OutgoingFrame {
+    /// The publication.
+    pub lane: u32,
+    /// How it travels.
+    pub delivery: Delivery,
+    /// Sound, which nothing may hold up.
+    pub urgent: bool,
+    /// The frame.
+    pub frame: Frame,
+}
+
+impl Call {
+    /// Publishes a stream; its lane is its name from here on.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was sent then.
+    pub fn publish(&mut self, request: PublishRequest) -> Result<u32, PublishError> {
+        if let Some(error) = self.ended() {
+            return Err(PublishError::Ended(error));
+        }
+        let is_live = |publication: &Publication| publication.status().state != PublisherState::Idle;
+        if self.publications.values().any(|other| is_live(other) && other.request.stream == request.stream) {
+            return Err(PublishError::AlreadyPublishing(request.stream));
+        }
+        if self.is_full() {
+            return Err(PublishError::TooManyRequests);
+        }
+        let lane = self.next_request();
+        self.outgoing.push_back(ClientMessage::Publish(Publish {
+            request: lane,
+            stream: request.stream.clone(),
+            tracks: request.tracks.clone(),
+            delivery: request.delivery,
+        }));
+        let outbox = Outbox::new(&request.tracks, Limits::default());
+        let lifecycle = Lifecycle::requesting();
+        self.publications.insert(lane, Publication { request, lifecycle, outbox, meter: Meter::default() });
+        Ok(lane)
+    }
+
+    /// Stops publishing. Idempotent.
+    pub fn unpublish(&mut self, lane: u32) {
+        let Some(publication) = self.publications.get_mut(&lane) else { return };
+        if publication.status().state == PublisherState::Idle {
+            return;
+        }
+        publication.lifecycle.stopped();
+        publication.outbox.close();
+        let stream = publication.request.stream.clone();
+        if !self.take_back(|message| matches!(message, ClientMessage::Publish(p) if p.request == lane)) {
+            let request = self.next_request();
+            self.outgoing.push_back(ClientMessage::Unpublish(Unpublish { request, stream }));
+            self.lanes.insert(lane, None);
+        }
+        self.touch(lane);
+    }
+
+    /// Stops publishing and forgets the publication: nobody asks for it any more.
+    pub fn release_publication(&mut self, lane: u32) {
+        self.unpublish(lane);
+        self.publications.remove(&lane);
+    }
+
+    /// The publication on `lane`, until it is released.
+    pub fn publication(&self, lane: u32) -> Option<&Publication> {
+        self.publications.get(&lane)
+    }
+
+    /// Takes a frame to send, or says why not.
+    pub fn offer_frame(&mut self, now: Timestamp, lane: u32, frame: EncodedFrame) -> SendOutcome {
+        match self.publications.get_mut(&lane) {
+            Some(publication) => {
+                let outcome = publication.outbox.offer(now, frame);
+                // What was lost here may have to be mended by a keyframe.
+                if matches!(outcome, SendOutcome::Dropped(_)) {
+                    self.touched.insert(lane);
+                }
+                outcome
+            }
+            None => SendOutcome::Dropped(DropReason::NotPublishing),
+        }
+    }
+
+    /// Sends nothing of a track while it is muted.
+    pub fn set_muted(&mut self, lane: u32, track: u8, muted: bool) {
+        if let Some(publication) = self.publications.get_mut(&lane) {
+            publication.outbox.set_muted(track, muted);
+            self.touched.insert(lane);
+        }
+    }
+
+    /// The keyframes wanted since the last call.
+    pub fn take_keyframe_requests(&mut self, lane: u32) -> Vec<KeyframeRequest> {
+        let publication = self.publications.get_mut(&lane);
+        publication.map(|publication| publication.outbox.take_keyframe_requests()).unwrap_or_default()
+    }
+
+    /// What was sent and dropped.
+    pub fn publisher_stats(&mut self, now: Timestamp, lane: u32) -> PublisherStats {
+        let Some(publication) = self.publications.get_mut(&lane) else { return PublisherStats::default() };
+        PublisherStats { counts: publication.outbox.counts(), rates: publication.meter.rates(now) }
+    }
+
+    /// The next frame to give to the network: sound first, then what waited longest. `has_room` says whether
+    /// the network takes a frame of that many bytes and that urgency now.
+    pub fn poll_frame(
+        &mut self,
+        now: Timestamp,
+        has_room: impl Fn(usize, bool) -> bool,
+    ) -> Option<OutgoingFrame> {
+        let mut best = None;
+        for (&lane, publication) in &mut self.publications {
+            let waiting = publication.outbox.peek(now);
+            // What was dropped for its age may call for a keyframe.
+            if publication.outbox.wants_keyframes() {
+                self.touched.insert(lane);
+            }
+            let Some((bytes, urgent)) = waiting else { continue };
+            let order = (!urgent, publication.outbox.waiting_since());
+            if best.as_ref().is_none_or(|&(_, best_order, _)| order < best_order) {
+                best = Some((lane, order, bytes));
+            }
+        }
+        let (lane, (patient, _), bytes) = best?;
+        if !has_room(bytes, !patient) {
+            return None;
+        }
+        let clock = &mut self.clock;
+        let publication = self.publications.get_mut(&lane)?;
+        let mut captured = now;
+        let frame = publication.outbox.take(now, |time| {
+            captured = time;
+            // A publication is answered after the welcome, which set the clock.
+            clock.to_relay(now, time).unwrap_or(time)
+        })?;
+        publication.meter.record(now, frame.object().len(), now.saturating_since(captured));
+        Some(OutgoingFrame { lane, delivery: publication.request.delivery, urgent: !patient, frame })
+    }
+
+    pub(super) fn handle_published(&mut self, published: &Published) {
+        // A publication that was stopped meanwhile is none any more; its end is on the way.
+        let Some(publication) = self.publications.get_mut(&published.request) else { return };
+        if publication.status().state == PublisherState::Requesting {
+            publication.lifecycle.published();
+            publication.outbox.open(published.alias);
+            self.touch(published.request);
+        }
+    }
+
+    pub(super) fn handle_publish_refused(&mut self, lane: u32, refusal: Refusal) {
+        if let Some(publication) = self.publications.get_mut(&lane) {
+            publication.lifecycle.refused(refusal);
+            publication.outbox.close();
+            self.touch(lane);
+        }
+    }
+
+    pub(super) fn handle_keyframe_wanted(&mut self, wanted: &KeyframeWanted) {
+        if let Some(publication) = self.publications.get_mut(&wanted.lane) {
+            let request = KeyframeRequest { track: wanted.track, spatial: wanted.spatial };
+            publication.outbox.request_keyframe(request);
+            self.touched.insert(wanted.lane);
+        }
+    }
+
+    pub(super) fn end_publications(&mut self, error: &Refusal) {
+        for (&lane, publication) in &mut self.publications {
+            publication.lifecycle.refused(error.clone());
+            publication.outbox.close();
+            self.touched.insert(lane);
+        }
+    }
+
+    pub(super) fn touch(&mut self, lane: u32) {
+        self.touched.insert(lane);
+        self.changed = true;
+    }
+}

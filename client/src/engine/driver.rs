@@ -1,0 +1,232 @@
+//! The task of one room: makes the connection, carries messages and frames between it and the call, and
+//! closes it when the call is over.
+
+use std::future::pending;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use parlor_transport::error::{Code, Coded, Refusal};
+use parlor_transport::quic::inbound::Lanes;
+use parlor_transport::quic::{
+    Arrival, Endpoint, Inbound, MediaSender, MessageReceiver, MessageSender, Outgoing, RecvError, Session,
+};
+use parlor_transport::wire::control::{RelayMessage, RoomMessage};
+use tokio::sync::oneshot;
+
+use super::shared::Shared;
+
+/// Runs a call from its start to its end.
+pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint) {
+    let connected = tokio::select! {
+        biased;
+        () = over(&shared) => None,
+        () = keep_time(&shared) => None,
+        outcome = connect(&shared, &endpoint) => Some(outcome),
+    };
+    match connected {
+        Some(Ok(session)) => {
+            _ = shared.session.set(session.clone());
+            let end = run(&shared, &session).await;
+            let (code, text) = match &end {
+                // The relay need not hear what it said itself.
+                End::Over => (Code::Ok, String::new()),
+                End::Fault(refusal) | End::Lost(refusal) => (refusal.code, refusal.text.clone()),
+            };
+            session.close(code, &text);
+            if let End::Fault(refusal) | End::Lost(refusal) = end {
+                shared.act(|_, call| call.handle_end(refusal));
+            }
+        }
+        Some(Err(refusal)) => shared.act(|_, call| call.handle_end(refusal)),
+        None => {}
+    }
+    let (user, status) = shared.look(|_, call| (call.request().user.clone(), call.status().clone()));
+    match status.error {
+        Some(error) => tracing::info!(%user, reason = ?status.reason, %error, "room ended"),
+        None => tracing::debug!(%user, reason = ?status.reason, "room ended"),
+    }
+    shared.finish();
+}
+
+/// Why the connection is not needed any more.
+enum End {
+    /// The call is over.
+    Over,
+    /// The relay broke the protocol.
+    Fault(Refusal),
+    /// The connection ended.
+    Lost(Refusal),
+}
+
+impl End {
+    fn lost(error: &(impl Coded + std::fmt::Display)) -> Self {
+        // The text that travels with an end stands without its code, which is shown beside it.
+        let text = error.to_string();
+        let code = format!(" ({})", error.code().number());
+        End::Lost(Refusal::new(error.code(), text.strip_suffix(&code).unwrap_or(&text)))
+    }
+}
+
+async fn over(shared: &Shared) {
+    shared.when(|call| call.is_over().then_some(())).await;
+}
+
+/// Tells the call when time has passed; before there is a connection, that is all there is to do.
+async fn keep_time(shared: &Shared) {
+    let mut timer = shared.clock.timer();
+    loop {
+        timer.reset(shared.look(|_, call| call.poll_timeout()));
+        timer.expired().await;
+        shared.act(|now, call| call.handle_timeout(now));
+    }
+}
+
+async fn connect(shared: &Shared, endpoint: &Endpoint) -> Result<Session, Refusal> {
+    let address = shared.look(|_, call| call.request().address.clone());
+    let mut last = Refusal::from(Code::ConnectFailed);
+    for socket_address in resolve(&address.host, address.port).await? {
+        match endpoint.connect(socket_address, &address.host, address.trust()).await {
+            Ok(session) => return Ok(session),
+            Err(error) => last = Refusal::new(error.code(), format!("{socket_address}: {}", error.text)),
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![(ip, port).into()]);
+    }
+    let failed = |why: &dyn std::fmt::Display| {
+        let text = format!("no address is known for the host {host:?}: {why}; check the address");
+        Refusal::new(Code::ConnectFailed, text)
+    };
+    let found: Vec<_> =
+        tokio::net::lookup_host((host, port)).await.map_err(|error| failed(&error))?.collect();
+    if found.is_empty() { Err(failed(&"the name has none")) } else { Ok(found) }
+}
+
+/// Carries everything both ways until the call or the connection ends. None of the directions waits for
+/// another.
+async fn run(shared: &Shared, session: &Session) -> End {
+    let (requests, answers) = match session.open_requests().await {
+        Ok(opened) => opened,
+        Err(ended) => return End::lost(&ended),
+    };
+    let (inbound, lanes) = session.inbound();
+    let (found_events, events) = oneshot::channel();
+    shared.act(|now, call| call.handle_connected(now));
+    tokio::select! {
+        biased;
+        () = over(shared) => End::Over,
+        end = send_messages(shared, requests) => end,
+        end = receive_answers(shared, answers) => end,
+        end = receive_events(shared, events) => end,
+        end = receive_frames(shared, inbound, found_events) => end,
+        () = send_frames(shared, session.media_sender(), lanes) => End::Over,
+    }
+}
+
+async fn send_messages(shared: &Shared, mut requests: MessageSender) -> End {
+    loop {
+        while let Some(message) = shared.look(|_, call| call.poll_message()) {
+            if let Err(ended) = requests.send(&message).await {
+                return End::lost(&ended);
+            }
+        }
+        shared.messages.notified().await;
+    }
+}
+
+async fn receive_answers(shared: &Shared, mut answers: MessageReceiver) -> End {
+    loop {
+        match answers.recv::<RelayMessage>().await {
+            Ok(Some(message)) => {
+                if let Err(refusal) = shared.act(|now, call| call.handle_message(now, message)) {
+                    return End::Fault(refusal);
+                }
+            }
+            Ok(None) => {
+                // A relay that ends a connection says so in the close that follows.
+                return pending().await;
+            }
+            Err(error) => return unreadable(&error),
+        }
+    }
+}
+
+async fn receive_events(shared: &Shared, found: oneshot::Receiver<MessageReceiver>) -> End {
+    let Ok(mut events) = found.await else { return pending().await };
+    loop {
+        match events.recv::<RoomMessage>().await {
+            Ok(Some(message)) => {
+                if let Err(refusal) = shared.act(|_, call| call.handle_room_message(message)) {
+                    return End::Fault(refusal);
+                }
+            }
+            Ok(None) => return pending().await,
+            Err(error) => return unreadable(&error),
+        }
+    }
+}
+
+fn unreadable(error: &RecvError) -> End {
+    match error {
+        RecvError::Wire(wire) => End::Fault(Refusal::new(wire.code(), wire.to_string())),
+        RecvError::Ended(ended) => End::lost(ended),
+    }
+}
+
+async fn receive_frames(
+    shared: &Shared,
+    mut inbound: Inbound,
+    found: oneshot::Sender<MessageReceiver>,
+) -> End {
+    let mut found = Some(found);
+    loop {
+        match inbound.next().await {
+            Ok(Arrival::Frame(received)) => shared.handle(|now, call| call.handle_frame(now, received)),
+            Ok(Arrival::Events(events)) => match found.take() {
+                Some(found) => _ = found.send(events),
+                None => {
+                    return End::Fault(Refusal::new(Code::ProtocolViolation, "a second stream of events"));
+                }
+            },
+            // Messages between users are not read in this version.
+            Ok(Arrival::AppMessages(_)) => {}
+            Ok(Arrival::Requests(..)) => {
+                return End::Fault(Refusal::new(Code::ProtocolViolation, "the relay made a request"));
+            }
+            Err(ended) => return End::lost(&ended),
+        }
+    }
+}
+
+/// Opens lanes, keeps time, and gives frames to the network as it takes them.
+async fn send_frames(shared: &Shared, mut media: MediaSender, lanes: Lanes) {
+    let mut timer = shared.clock.timer();
+    loop {
+        while let Some((lane, delivery)) = shared.look(|_, call| call.poll_lane()) {
+            match delivery {
+                Some(delivery) => lanes.open(lane, delivery),
+                None => {
+                    lanes.close(lane);
+                    media.forget_lane(lane);
+                }
+            }
+        }
+        while let Some(frame) =
+            shared.handle(|now, call| call.poll_frame(now, |bytes, urgent| media.has_room(bytes, urgent)))
+        {
+            let crate::call::OutgoingFrame { lane, delivery, urgent, frame } = frame;
+            media.send(Outgoing { lane, delivery, urgent, frame });
+        }
+        timer.reset(shared.look(|_, call| call.poll_timeout()));
+        tokio::select! {
+            biased;
+            () = shared.media.notified() => {}
+            () = media.progress() => {}
+            () = timer.expired() => shared.act(|now, call| call.handle_timeout(now)),
+        }
+    }
+}

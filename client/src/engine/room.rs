@@ -1,0 +1,174 @@
+//! The handle of a joined room, and the readers of its events.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parlor_transport::error::{Code, Refusal};
+use parlor_transport::id::{RoomId, StreamId, UserId};
+
+use super::player::Player;
+use super::publisher::Publisher;
+use super::shared::Shared;
+use crate::error::{PlayError, PublishError};
+use crate::options::{PlayOptions, PublishOptions};
+use crate::room::feed::Reader;
+use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus, RoomView};
+use crate::stats::RoomStats;
+
+/// A room that was joined, or is being joined. Dropping it leaves, which ends its publishers and players.
+pub struct Room {
+    shared: Arc<Shared>,
+}
+
+impl Room {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Room { shared }
+    }
+
+    /// The room's id.
+    pub fn id(&self) -> RoomId {
+        self.shared.look(|_, call| call.request().room.clone())
+    }
+
+    /// Who we are in it.
+    pub fn user(&self) -> UserId {
+        self.shared.look(|_, call| call.request().user.clone())
+    }
+
+    /// State, reason and error as they are now; [`events`](Self::events) tells of changes.
+    pub fn status(&self) -> RoomStatus {
+        self.shared.look(|_, call| call.status().clone())
+    }
+
+    /// Waits until the relay let us in.
+    ///
+    /// # Errors
+    /// Why it did not, or why the room has ended since.
+    pub async fn joined(&self) -> Result<(), Refusal> {
+        self.shared
+            .when(|call| match call.status().state {
+                RoomState::Connecting => None,
+                RoomState::Connected => Some(Ok(())),
+                RoomState::Disconnected => Some(Err(error_of(call.status()))),
+            })
+            .await
+    }
+
+    /// A reader of everything that happens, beginning with what is: state, users, streams. Any number of
+    /// readers can be had at any time, each with its own place.
+    pub fn events(&self) -> RoomEvents {
+        RoomEvents { shared: Arc::clone(&self.shared), reader: Reader::default() }
+    }
+
+    /// The other users and their streams as they are now; `None` before the relay has told.
+    pub fn view(&self) -> Option<RoomView> {
+        self.shared.look(|_, call| call.mirror().place().map(|_| call.mirror().others(&call.request().user)))
+    }
+
+    /// Waits until the relay has told who and what is in the room.
+    ///
+    /// # Errors
+    /// Why the room ended before that.
+    pub async fn snapshot(&self) -> Result<RoomView, Refusal> {
+        self.shared
+            .when(|call| match call.mirror().place() {
+                Some(_) => Some(Ok(call.mirror().others(&call.request().user))),
+                None if call.is_over() => Some(Err(error_of(call.status()))),
+                None => None,
+            })
+            .await
+    }
+
+    /// The room's epoch and position in the relay's history; `None` before the relay has told.
+    ///
+    /// Two clients at the same place see the same room.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        self.shared.look(|_, call| call.mirror().place())
+    }
+
+    /// Publishes a stream of frames that the app encodes itself. May be called before the room is joined.
+    ///
+    /// # Errors
+    /// [`PublishError`] when the options are not valid or the room has ended. What the relay says of it shows
+    /// in [`Publisher::status`].
+    pub fn publish(&self, options: PublishOptions) -> Result<Publisher, PublishError> {
+        let request = options.check()?;
+        let lane = self.shared.act(|_, call| call.publish(request.clone()))?;
+        Ok(Publisher::new(Arc::clone(&self.shared), lane, request))
+    }
+
+    /// Plays a stream, now or as soon as somebody publishes it. May be called before the room is joined.
+    ///
+    /// # Errors
+    /// [`PlayError`] when the id is not valid or the room has ended. What the relay says of it shows in
+    /// [`Player::status`].
+    pub fn play(&self, stream: impl AsRef<str>, options: PlayOptions) -> Result<Player, PlayError> {
+        let stream = StreamId::new(stream)?;
+        let lane = self.shared.act(|_, call| call.play(stream.clone(), options.wishes()))?;
+        Ok(Player::new(Arc::clone(&self.shared), lane, stream))
+    }
+
+    /// Round trip, clock error and join time.
+    pub fn stats(&self) -> RoomStats {
+        RoomStats { rtt: self.shared.rtt(), ..self.shared.look(|now, call| call.stats(now)) }
+    }
+
+    /// Leaves and waits for the relay's answer, at most the configured time. Publishers and players end.
+    ///
+    /// # Errors
+    /// When the relay did not confirm it: it then finds out by itself. A room that had ended before is left
+    /// already.
+    pub async fn leave(self) -> Result<(), Refusal> {
+        self.shared.act(|now, call| call.leave(now));
+        self.shared.finished().await;
+        let status = self.status();
+        if status.reason == RoomReason::LeaveFailed { Err(error_of(&status)) } else { Ok(()) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shared.act(|now, call| call.leave(now));
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("id", &self.id()).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// Reads what happens in a room, from [`Room::events`]. Memory stays bounded however slowly it is read: a
+/// reader that falls behind gets [`RoomEvent::Resync`].
+pub struct RoomEvents {
+    shared: Arc<Shared>,
+    reader: Reader,
+}
+
+impl RoomEvents {
+    /// The next event; `None` once the room has ended and everything was read. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Option<RoomEvent> {
+        let reader = &mut self.reader;
+        self.shared
+            .when(|call| match call.next_event(reader) {
+                Some(event) => Some(Some(event)),
+                None => call.is_over().then_some(None),
+            })
+            .await
+    }
+
+    /// The next event if there is one.
+    pub fn try_next(&mut self) -> Option<RoomEvent> {
+        self.shared.look(|_, call| call.next_event(&mut self.reader))
+    }
+}
+
+impl fmt::Debug for RoomEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomEvents").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
+
+fn error_of(status: &RoomStatus) -> Refusal {
+    status.error.clone().unwrap_or_else(|| Refusal::from(Code::Closed))
+}
