@@ -7,6 +7,7 @@ pub mod error;
 pub mod hop;
 pub mod id;
 pub mod quic;
+pub mod rate;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod units;

@@ -2,12 +2,12 @@
 //! allocation that the input's own length does not pay for. `docs/protocol.md` is the specification.
 
 pub mod control;
+pub mod feedback;
 pub mod frame;
 pub mod hop;
 pub mod varint;
 
 use crate::error::{Code, Coded};
-use crate::id::IdError;
 
 /// Why bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,9 +36,9 @@ pub enum WireError {
         /// What is wrong with it.
         why: String,
     },
-    /// An identifier that breaks its rule.
-    #[error(transparent)]
-    Id(#[from] IdError),
+    /// An identifier that breaks its rule; the text says which and how.
+    #[error("{0}")]
+    BadId(String),
 }
 
 impl WireError {
@@ -52,7 +52,7 @@ impl Coded for WireError {
         match self {
             WireError::Truncated { .. } | WireError::Invalid { .. } => Code::ProtocolViolation,
             WireError::TooLarge { .. } => Code::TooLarge,
-            WireError::Id(error) => error.code(),
+            WireError::BadId(_) => Code::BadId,
         }
     }
 }

@@ -1,0 +1,481 @@
+//! The receiving side: remembers which media datagrams arrived and when, and decides when the
+//! sender must hear of it. What a report says of incomplete frames comes from the caller.
+//!
+//! A report is due
+//! - at once when a gap in the numbers opens, or, on a path that was seen to reorder, when the gap
+//!   has stayed open for as long as reordered packets usually take;
+//! - when a burst should have ended and its tail did not come;
+//! - every 10 ms while a frame is incomplete, because a report may be lost too;
+//! - otherwise every 50 ms, 25 ms while the rate grows, as long as packets come.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::units::Timestamp;
+use crate::wire::feedback::{Feedback, IncompleteFrame, OLDER_MAX, Reception, TAIL_MAX};
+
+/// Reports keep this distance: a burst of losses is worth one report, not ten.
+const SPACING_MIN: Duration = Duration::from_millis(2);
+const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
+const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
+const INTERVAL: Duration = Duration::from_millis(50);
+/// Bounds of the wait for a burst's tail; the upper one is about a frame.
+const TAIL_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(30));
+/// Added to the expected distance of two packets of a burst before the tail counts as late.
+const TAIL_SLACK: Duration = Duration::from_millis(4);
+/// Waiting longer for a reordered packet costs more than repairing it needlessly.
+const REORDER_WAIT_MAX: Duration = Duration::from_millis(10);
+/// A path that has not reordered for this long is taken to be in order again.
+const REORDER_MEMORY: Duration = Duration::from_secs(30);
+/// Reordering delays remembered: enough for a 95th percentile.
+const REORDERS_MAX: usize = 64;
+/// Gaps watched at once. More are open only under loss so heavy that reports are due anyway.
+const GAPS_MAX: usize = 64;
+/// After so many later packets a missing one counts as lost: far beyond any reordering.
+const SETTLED: usize = 64;
+/// A packet's bit is in the reports of at least this many and this long, its time in fewer: the
+/// more of them are lost, the more must repeat it, and bits are cheaper than times.
+const BIT_REPEATS: (usize, Duration) = (8, Duration::from_millis(150));
+const TIME_REPEATS: (usize, Duration) = (3, Duration::from_millis(40));
+/// Reports remembered for that: 150 ms of them at the closest spacing.
+const MARKS_MAX: usize = 80;
+/// Reports made after the last packet came, in case one is lost.
+const REPORTS_AFTER_LAST: u32 = 4;
+/// The first seconds of a connection are taken as ramping.
+const RAMP_FIRST: Duration = Duration::from_secs(3);
+/// Arrivals are compared over two halves of a second; growth by more than this is ramping.
+const RAMP_HALF: Duration = Duration::from_millis(500);
+const RAMP_GROWTH: f64 = 1.15;
+
+/// What happened on the receiving side so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ReceiveStats {
+    /// Datagrams that arrived, duplicates not counted.
+    pub packets: u64,
+    /// Datagrams that came twice, or so late that they count as lost.
+    pub stale: u64,
+    /// Datagrams that came after a later one.
+    pub reordered: u64,
+    /// Datagrams that never came.
+    pub lost: u64,
+    /// Reports made.
+    pub reports: u64,
+}
+
+/// Makes the reports of one connection.
+///
+/// ```
+/// use parlor_transport::rate::FeedbackBuilder;
+/// use parlor_transport::units::Timestamp;
+///
+/// let ms = |millis: u64| Timestamp::from_micros(millis * 1000);
+/// let mut builder = FeedbackBuilder::default();
+/// builder.on_packet(ms(1), 0, 2, 1150);
+/// builder.on_packet(ms(2), 2, 2, 1150); // 1 is missing: a report is due at once
+/// assert_eq!(builder.poll_timeout(), Some(ms(2)));
+/// let report = builder.poll_feedback(ms(2), &[]).expect("it is due");
+/// assert_eq!((report.highest, report.older.len()), (2, 2));
+/// assert!(builder.poll_feedback(ms(2), &[]).is_none());
+/// ```
+#[derive(Default, Debug)]
+pub struct FeedbackBuilder {
+    /// Arrivals, `window[0]` that of `highest`; at most [`OLDER_MAX`] + 1.
+    window: VecDeque<Option<Timestamp>>,
+    highest: u64,
+    last_arrival: Timestamp,
+    first_arrival: Timestamp,
+    burst_end: u64,
+    /// The tail up to here was called missing.
+    claimed: u64,
+    gaps: VecDeque<Gap>,
+    reorders: Reorders,
+    spacing: Spacing,
+    growth: Growth,
+    incomplete: bool,
+    /// `highest` and time of the reports made, newest first; at most [`MARKS_MAX`].
+    marks: VecDeque<(u64, Timestamp)>,
+    reports_left: u32,
+    in_run: bool,
+    runs: u64,
+    stats: ReceiveStats,
+}
+
+#[derive(Debug)]
+struct Gap {
+    first: u64,
+    last: u64,
+    missing: u64,
+    since: Timestamp,
+    reported: bool,
+}
+
+impl FeedbackBuilder {
+    /// A media datagram arrived: its number, the number of the last packet of its burst as it says
+    /// itself, and its size on the wire.
+    pub fn on_packet(&mut self, now: Timestamp, tx_seq: u64, burst_end: u64, bytes: usize) {
+        if self.window.is_empty() {
+            self.first_arrival = now;
+            self.highest = tx_seq;
+            self.window.push_front(Some(now));
+        } else if tx_seq > self.highest {
+            self.advance(now, tx_seq, burst_end);
+        } else if !self.fill(now, tx_seq) {
+            self.stats.stale += 1;
+            return;
+        }
+        self.stats.packets += 1;
+        self.last_arrival = now;
+        self.burst_end = self.burst_end.max(burst_end.min(tx_seq.saturating_add(TAIL_MAX)));
+        self.growth.add(now, bytes);
+        self.reports_left = REPORTS_AFTER_LAST;
+    }
+
+    /// Whether some frame lacks symbols: reports come faster then.
+    pub fn set_incomplete(&mut self, incomplete: bool) {
+        self.incomplete = incomplete;
+    }
+
+    /// When the next report is due, unless something arrives before.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.window.is_empty() {
+            return None;
+        }
+        let wait = self.reorders.wait();
+        let gap = self.gaps.iter().find(|gap| !gap.reported).map(|gap| gap.since + wait);
+        let tail = self.tail_is_open().then(|| self.last_arrival + self.spacing.tail_wait() + wait);
+        let Some(&(_, last)) = self.marks.front() else {
+            // The first report says that something arrived; the sender's RTT hangs on it.
+            return Some(self.last_arrival);
+        };
+        let regular = if self.incomplete {
+            Some(last + INTERVAL_INCOMPLETE)
+        } else if self.reports_left > 0 {
+            let ramping = self.growth.ramping || last < self.first_arrival + RAMP_FIRST;
+            Some(last + if ramping { INTERVAL_RAMPING } else { INTERVAL })
+        } else {
+            None
+        };
+        [gap, tail, regular].into_iter().flatten().min().map(|due| due.max(last + SPACING_MIN))
+    }
+
+    /// The report, if one is due. `frames` are the incomplete ones, the most urgent first.
+    pub fn poll_feedback(&mut self, now: Timestamp, frames: &[IncompleteFrame]) -> Option<Feedback> {
+        if self.poll_timeout()? > now {
+            return None;
+        }
+        let wait = self.reorders.wait();
+        if self.tail_is_open() && self.last_arrival + self.spacing.tail_wait() + wait <= now {
+            self.claimed = self.burst_end;
+        }
+        for gap in self.gaps.iter_mut().filter(|gap| gap.since + wait <= now) {
+            gap.reported = true;
+        }
+        self.reorders.forget_old(now);
+        let report = self.report(now, frames);
+        self.marks.push_front((self.highest, now));
+        self.marks.truncate(MARKS_MAX);
+        self.reports_left = self.reports_left.saturating_sub(1);
+        self.stats.reports += 1;
+        Some(report)
+    }
+
+    /// For how long a gap is given the benefit of the doubt; zero until reordering was seen.
+    pub fn reorder_wait(&self) -> Duration {
+        self.reorders.wait()
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> ReceiveStats {
+        self.stats
+    }
+
+    fn tail_is_open(&self) -> bool {
+        self.burst_end > self.highest.max(self.claimed)
+    }
+
+    fn report(&self, now: Timestamp, frames: &[IncompleteFrame]) -> Feedback {
+        let bits = self.packets_since(now, BIT_REPEATS);
+        let times = self.packets_since(now, TIME_REPEATS);
+        let arrived = self.window.front().copied().flatten().unwrap_or(self.last_arrival);
+        let mut feedback = Feedback::new(self.highest, arrived, now.saturating_since(arrived));
+        feedback.tail = self.claimed.saturating_sub(self.highest);
+        let older = self.window.iter().enumerate().skip(1).take(bits);
+        feedback.older = older
+            .map(|(back, arrival)| match arrival {
+                None => Reception::Missing,
+                Some(at) => Reception::Received((back <= times).then_some(*at)),
+            })
+            .collect();
+        (feedback.lost, feedback.runs) = (self.stats.lost, self.runs);
+        feedback.frames = frames.iter().take(crate::wire::feedback::FRAMES_MAX).copied().collect();
+        feedback
+    }
+
+    /// How far back a report must go for every packet to be in enough of them.
+    fn packets_since(&self, now: Timestamp, (repeats, age): (usize, Duration)) -> usize {
+        let mark = self.marks.iter().skip(repeats).find(|(_, made)| now.saturating_since(*made) >= age);
+        mark.map_or(OLDER_MAX, |(highest, _)| (self.highest - highest) as usize)
+    }
+
+    fn advance(&mut self, now: Timestamp, tx_seq: u64, burst_end: u64) {
+        let step = tx_seq - self.highest;
+        if step > 1 {
+            self.gaps.push_back(Gap {
+                first: self.highest + 1,
+                last: tx_seq - 1,
+                missing: step - 1,
+                since: now,
+                reported: false,
+            });
+            if self.gaps.len() > GAPS_MAX {
+                self.gaps.pop_front();
+            }
+        } else if burst_end == self.burst_end {
+            self.spacing.add(now.saturating_since(self.last_arrival));
+        }
+        // Beyond window and settling every further packet is lost for certain and can be counted unseen.
+        let walked = step.min((OLDER_MAX + 1 + SETTLED) as u64);
+        for _ in 0..walked {
+            self.window.push_front(None);
+            self.settle();
+            self.window.truncate(OLDER_MAX + 1);
+        }
+        self.stats.lost = self.stats.lost.saturating_add(step - walked);
+        if let Some(newest) = self.window.front_mut() {
+            *newest = Some(now);
+        }
+        self.highest = tx_seq;
+    }
+
+    /// Counts the packet for which the wait is over now.
+    fn settle(&mut self) {
+        if let Some(arrival) = self.window.get(SETTLED) {
+            let lost = arrival.is_none();
+            self.runs += u64::from(lost && !self.in_run);
+            self.stats.lost += u64::from(lost);
+            self.in_run = lost;
+        }
+    }
+
+    /// A packet below the highest. False if it came before, or too late.
+    fn fill(&mut self, now: Timestamp, tx_seq: u64) -> bool {
+        let back = (self.highest - tx_seq) as usize;
+        match self.window.get_mut(back) {
+            Some(slot @ None) if back < SETTLED => *slot = Some(now),
+            _ => return false,
+        }
+        self.stats.reordered += 1;
+        if let Some(at) = self.gaps.iter().position(|gap| (gap.first..=gap.last).contains(&tx_seq)) {
+            let gap = &mut self.gaps[at];
+            gap.missing -= 1;
+            self.reorders.add(now, now.saturating_since(gap.since));
+            if gap.missing == 0 {
+                self.gaps.remove(at);
+            }
+        }
+        true
+    }
+}
+
+/// How late reordered packets come.
+#[derive(Default, Debug)]
+struct Reorders {
+    delays: VecDeque<Duration>,
+    last: Timestamp,
+    wait: Duration,
+}
+
+impl Reorders {
+    fn add(&mut self, now: Timestamp, delay: Duration) {
+        self.delays.push_back(delay);
+        if self.delays.len() > REORDERS_MAX {
+            self.delays.pop_front();
+        }
+        self.last = now;
+        let mut sorted: Vec<_> = self.delays.iter().copied().collect();
+        sorted.sort_unstable();
+        self.wait = sorted[sorted.len() * 95 / 100].min(REORDER_WAIT_MAX);
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        if now.saturating_since(self.last) > REORDER_MEMORY {
+            self.delays.clear();
+            self.wait = Duration::ZERO;
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        self.wait
+    }
+}
+
+/// Mean and deviation of the time between two packets of a burst.
+#[derive(Default, Debug)]
+struct Spacing {
+    mean_us: f64,
+    deviation_us: f64,
+}
+
+impl Spacing {
+    fn add(&mut self, distance: Duration) {
+        const GAIN: f64 = 1.0 / 16.0;
+        let distance = distance.as_micros() as f64;
+        self.deviation_us += GAIN * ((distance - self.mean_us).abs() - self.deviation_us);
+        self.mean_us += GAIN * (distance - self.mean_us);
+    }
+
+    fn tail_wait(&self) -> Duration {
+        let expected = Duration::from_micros((self.mean_us + 4.0 * self.deviation_us) as u64);
+        (TAIL_SLACK + expected).clamp(TAIL_WAIT.0, TAIL_WAIT.1)
+    }
+}
+
+/// Whether more arrives than a little earlier.
+#[derive(Default, Debug)]
+struct Growth {
+    half_end: Timestamp,
+    bytes: u64,
+    bytes_before: u64,
+    ramping: bool,
+}
+
+impl Growth {
+    fn add(&mut self, now: Timestamp, bytes: usize) {
+        if now >= self.half_end {
+            self.ramping = self.bytes as f64 > RAMP_GROWTH * self.bytes_before as f64;
+            self.bytes_before = self.bytes;
+            self.bytes = 0;
+            self.half_end = now + RAMP_HALF;
+        }
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn us(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    /// A builder that has long been receiving packets 0 to `last`, 1 ms apart, and has just reported.
+    fn settled(last: u64) -> (FeedbackBuilder, u64) {
+        let mut builder = FeedbackBuilder::default();
+        let mut now = 0;
+        for seq in 0..=last {
+            now = 10_000_000 + seq * 1000;
+            builder.on_packet(us(now), seq, seq | 7, 1000);
+        }
+        now += 60_000;
+        builder.poll_feedback(us(now), &[]).unwrap();
+        (builder, now)
+    }
+
+    #[test]
+    fn a_gap_is_reported_at_once_but_not_within_two_milliseconds() {
+        let (mut builder, now) = settled(99);
+        builder.on_packet(us(now + 500), 101, 101, 1000);
+        assert_eq!(builder.poll_timeout(), Some(us(now + 2000)));
+        assert!(builder.poll_feedback(us(now + 1999), &[]).is_none());
+        let report = builder.poll_feedback(us(now + 2000), &[]).unwrap();
+        assert_eq!((report.highest, report.hold.as_micros()), (101, 1500));
+        assert_eq!(report.older[0], Reception::Missing);
+        assert!(builder.poll_timeout().unwrap() > us(now + 20_000), "once is enough for one gap");
+    }
+
+    #[test]
+    fn reordering_is_learned_and_forgotten() {
+        let (mut builder, mut now) = settled(99);
+        builder.on_packet(us(now), 101, 101, 1000);
+        builder.on_packet(us(now + 3000), 100, 100, 1000);
+        assert_eq!(builder.reorder_wait().as_micros(), 3000);
+        now += 10_000;
+        builder.on_packet(us(now), 103, 103, 1000);
+        assert_eq!(builder.poll_timeout(), Some(us(now + 3000)), "the gap may be reordering again");
+        builder.on_packet(us(now + 1000), 102, 102, 1000);
+        assert!(builder.poll_timeout().unwrap() > us(now + 3000), "and it was");
+        now += 31_000_000;
+        builder.on_packet(us(now), 104, 104, 1000);
+        builder.poll_feedback(us(now), &[]).unwrap();
+        assert_eq!(builder.reorder_wait(), Duration::ZERO);
+        assert_eq!(builder.stats().lost, 0);
+    }
+
+    #[test]
+    fn a_lost_tail_is_claimed_after_the_usual_spacing() {
+        let (mut builder, now) = settled(103);
+        builder.on_packet(us(now + 5000), 104, 107, 1000);
+        let due = builder.poll_timeout().unwrap().as_micros() - now - 5000;
+        assert!((5000..=7000).contains(&due), "4 ms + a spacing of 1 ms and its deviation, was {due}");
+        let report = builder.poll_feedback(us(now + 5000 + due), &[]).unwrap();
+        assert_eq!((report.highest, report.tail, report.covered()), (104, 3, 107));
+        assert!(builder.poll_timeout().unwrap() > us(now + 20_000), "the same tail is claimed once");
+    }
+
+    #[test]
+    fn reports_come_regularly_and_end_with_the_packets() {
+        let (mut builder, now) = settled(5000);
+        assert_eq!(builder.poll_timeout(), Some(us(now + 50_000)));
+        builder.set_incomplete(true);
+        assert_eq!(builder.poll_timeout(), Some(us(now + 10_000)));
+        builder.set_incomplete(false);
+        let mut reports = 0;
+        while let Some(due) = builder.poll_timeout() {
+            assert!(builder.poll_feedback(due, &[]).is_some());
+            reports += 1;
+        }
+        assert_eq!(reports, REPORTS_AFTER_LAST - 1);
+    }
+
+    #[test]
+    fn losses_and_their_runs_are_counted_once_settled() {
+        let mut builder = FeedbackBuilder::default();
+        for seq in (0..400u64).filter(|seq| !matches!(seq, 10..=12 | 50 | 52 | 390..)) {
+            builder.on_packet(us(seq * 1000), seq, seq, 1000);
+        }
+        let report = builder.poll_feedback(us(500_000), &[]).unwrap();
+        assert_eq!((report.lost, report.runs), (5, 3));
+    }
+
+    #[test]
+    fn absurd_numbers_cost_nothing() {
+        let mut builder = FeedbackBuilder::default();
+        builder.on_packet(us(1), 5, u64::MAX, 1000);
+        builder.on_packet(us(2), u64::MAX - 1, u64::MAX, 1000);
+        builder.on_packet(us(3), 6, 6, 1000);
+        builder.on_packet(us(4), u64::MAX, 0, usize::MAX);
+        let report = builder.poll_feedback(us(10_000), &[]).unwrap();
+        assert_eq!((report.highest, report.older.len()), (u64::MAX, OLDER_MAX));
+        assert_eq!(builder.stats().stale, 1);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: the report says exactly what arrived.
+        #[test]
+        fn reports_tell_the_truth(steps in proptest::collection::vec((0u64..300, 0u64..5000), 1..200)) {
+            let mut builder = FeedbackBuilder::default();
+            let mut arrived = std::collections::BTreeMap::new();
+            let (mut now, mut first) = (0, None);
+            for (seq, pause) in steps {
+                now += pause;
+                builder.on_packet(us(now), seq, seq + 3, 100);
+                let highest = *arrived.keys().next_back().unwrap_or(&seq);
+                if first.is_none_or(|first| seq >= first) && seq + (SETTLED as u64) > highest {
+                    arrived.entry(seq).or_insert(now);
+                }
+                first.get_or_insert(seq);
+                if let Some(report) = builder.poll_feedback(us(now), &[]) {
+                    for (seq, reception) in report.packets() {
+                        match reception {
+                            Reception::Missing => prop_assert!(!arrived.contains_key(&seq)),
+                            Reception::Received(Some(at)) => prop_assert_eq!(arrived.get(&seq), Some(&at.as_micros())),
+                            Reception::Received(None) => prop_assert!(arrived.contains_key(&seq)),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
