@@ -19,6 +19,9 @@ pub const OBJECT_MAX: usize = 1 << 20;
 /// The most metadata that an app may attach to one frame, in bytes.
 pub const METADATA_MAX: usize = 4096;
 
+/// The audio level of silence: 127 dB below full scale.
+pub const SILENCE: u8 = 127;
+
 const KEYFRAME: u8 = 1;
 const DISCARDABLE: u8 = 2;
 const AUDIO_LEVEL: u8 = 4;
@@ -27,7 +30,7 @@ const METADATA: u8 = 8;
 /// Loudness of an audio frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AudioLevel {
-    /// Decibels below full scale, 0 (loudest) to 127 (silence), as in RFC 6464.
+    /// Decibels below full scale, 0 (loudest) to [`SILENCE`], as in RFC 6464.
     pub below_full_scale: u8,
     /// Whether the encoder found speech in it.
     pub voice: bool,
@@ -76,7 +79,7 @@ impl FrameHeader {
         varint::put(out, self.number);
         varint::put(out, self.captured.as_micros());
         if let Some(level) = self.level {
-            out.put_u8(level.below_full_scale.min(127) | if level.voice { 0x80 } else { 0 });
+            out.put_u8(level.below_full_scale | if level.voice { 0x80 } else { 0 });
         }
         if !self.metadata.is_empty() {
             varint::put(out, self.metadata.len() as u64);
@@ -149,8 +152,14 @@ impl Frame {
     /// A new frame of `payload`.
     ///
     /// # Errors
-    /// [`WireError::TooLarge`] when track, layers, metadata or the whole object are beyond their bounds.
+    /// [`WireError::TooLarge`] when track, layers, level, metadata or the whole object are beyond their bounds.
     pub fn new(header: FrameHeader, payload: &[u8]) -> Result<Self, WireError> {
+        if let Some(level) = header.level
+            && level.below_full_scale > SILENCE
+        {
+            let value = level.below_full_scale.into();
+            return Err(WireError::TooLarge { what: "audio level", value, max: SILENCE.into() });
+        }
         bounded_u8(header.track, "track", TRACKS_MAX)?;
         bounded_u8(header.spatial, "spatial layer", LAYERS_MAX)?;
         bounded_u8(header.temporal, "temporal layer", LAYERS_MAX)?;

@@ -10,6 +10,7 @@ use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::check::Check;
 use super::message::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
@@ -99,13 +100,22 @@ fn write(value: &impl Encode) -> Bytes {
     bytes.into()
 }
 
-fn read<T: Decode<()>>(body: &[u8]) -> Result<T, WireError> {
+fn read<T: Decode<()> + Check>(body: &[u8]) -> Result<T, WireError> {
+    let (value, _used): (T, usize) = read_part(body)?;
+    value.check()?;
+    Ok(value)
+}
+
+/// The value at the front of `body` and how many bytes it took.
+fn read_part<T: Decode<()>>(body: &[u8]) -> Result<(T, usize), WireError> {
     match bincode::decode_from_slice(body, CONFIG) {
-        Ok((value, _rest)) => Ok(value),
+        Ok(read) => Ok(read),
         Err(DecodeError::UnexpectedEnd { .. }) => Err(WireError::Truncated { what: "message body" }),
         Err(DecodeError::LimitExceeded) => {
             Err(WireError::TooLarge { what: "message body", value: body.len() as u64, max: BODY_MAX as u64 })
         }
+        // The only texts of our own in decoding are those of identifiers, see `as_text`.
+        Err(DecodeError::OtherString(text)) => Err(WireError::BadId(text)),
         Err(error) => Err(WireError::invalid("message body", error.to_string())),
     }
 }
@@ -209,8 +219,7 @@ impl Message for AppMessage {
         let message = match kind {
             SAY => AppMessage::Say(Say { payload: body }),
             SAID => {
-                let (from, used) = bincode::decode_from_slice::<UserId, _>(&body, CONFIG)
-                    .map_err(|error| WireError::invalid("sender", error.to_string()))?;
+                let (from, used) = read_part::<UserId>(&body)?;
                 body.advance(used);
                 AppMessage::Said(Said { from, payload: body })
             }

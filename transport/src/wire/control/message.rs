@@ -14,6 +14,10 @@ pub const VERSION_MIN: u16 = 1;
 
 /// The most tracks of one stream.
 pub const TRACKS_PER_STREAM_MAX: usize = crate::wire::frame::TRACKS_MAX as usize;
+/// The most bytes of a codec's name.
+pub const CODEC_MAX: usize = 64;
+/// The most bytes of a client software's name.
+pub const AGENT_MAX: usize = 128;
 /// The most bytes of an app message.
 pub const APP_MESSAGE_MAX: usize = 16 * 1024;
 
@@ -554,8 +558,8 @@ pub fn check_tracks(tracks: &[TrackInfo]) -> Result<(), Refusal> {
         .position(|t| !layers.contains(&t.spatial_layers) || !layers.contains(&t.temporal_layers))
     {
         format!("track {at} must have 1 to 4 spatial and 1 to 4 temporal layers")
-    } else if let Some(at) = tracks.iter().position(|t| t.codec.len() > 64) {
-        format!("the codec name of track {at} has more than 64 bytes")
+    } else if let Some(at) = tracks.iter().position(|t| t.codec.len() > CODEC_MAX) {
+        format!("the codec name of track {at} has more than {CODEC_MAX} bytes")
     } else {
         return Ok(());
     };

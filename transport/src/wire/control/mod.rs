@@ -6,9 +6,11 @@
 //! end, and what an older reader does not know there is ignored. How bodies are laid out is
 //! `codec`'s business alone.
 
+mod check;
 mod codec;
 mod message;
 
+pub use check::ENTRIES_MAX;
 pub use codec::{BODY_MAX, Message, MessageReader, encode};
 pub use message::*;
 

@@ -1,0 +1,85 @@
+//! Bounds within a message that its length alone does not set: entries of lists, bytes of texts.
+
+use super::message::*;
+use crate::wire::WireError;
+
+/// The most entries of any list in a message; a snapshot with more takes another page.
+pub const ENTRIES_MAX: usize = 1024;
+
+/// What a decoder asks of a message before anybody sees it.
+pub(super) trait Check {
+    /// Whether lists and texts keep their bounds.
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+fn at_most(what: &'static str, value: usize, max: usize) -> Result<(), WireError> {
+    if value > max {
+        return Err(WireError::TooLarge { what, value: value as u64, max: max as u64 });
+    }
+    Ok(())
+}
+
+fn tracks(tracks: &[TrackInfo]) -> Result<(), WireError> {
+    at_most("number of tracks", tracks.len(), TRACKS_PER_STREAM_MAX)?;
+    tracks.iter().try_for_each(|track| at_most("codec name", track.codec.len(), CODEC_MAX))
+}
+
+fn wishes(wishes: &[TrackWish]) -> Result<(), WireError> {
+    at_most("number of wishes", wishes.len(), TRACKS_PER_STREAM_MAX)
+}
+
+impl Check for Hello {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("agent", self.agent.len(), AGENT_MAX)
+    }
+}
+
+impl Check for Publish {
+    fn check(&self) -> Result<(), WireError> {
+        tracks(&self.tracks)
+    }
+}
+
+impl Check for Play {
+    fn check(&self) -> Result<(), WireError> {
+        wishes(&self.wishes)
+    }
+}
+
+impl Check for UpdatePlay {
+    fn check(&self) -> Result<(), WireError> {
+        wishes(&self.wishes)
+    }
+}
+
+impl Check for PlayStarted {
+    fn check(&self) -> Result<(), WireError> {
+        tracks(&self.tracks)
+    }
+}
+
+impl Check for StreamAdded {
+    fn check(&self) -> Result<(), WireError> {
+        tracks(&self.stream.tracks)
+    }
+}
+
+impl Check for SnapshotPage {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("number of users", self.users.len(), ENTRIES_MAX)?;
+        at_most("number of streams", self.streams.len(), ENTRIES_MAX)?;
+        self.streams.iter().try_for_each(|stream| tracks(&stream.tracks))
+    }
+}
+
+macro_rules! nothing_to_check {
+    ($($name:ident)*) => { $(impl Check for $name {})* };
+}
+
+nothing_to_check! {
+    Join Leave Unpublish StopPlay RequestKeyframe ProbeClock
+    Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
+    UserJoined UserLeft StreamRemoved EventStamp
+}
