@@ -6,6 +6,8 @@ pub mod clock_sync;
 pub mod engine;
 pub mod error;
 pub mod options;
+#[cfg(feature = "codecs")]
+pub mod pipeline;
 pub mod player;
 pub mod publisher;
 pub mod room;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::StreamId;
 use tokio::sync::Notify;
@@ -135,6 +136,27 @@ impl Frames {
                 None => call.play_on(self.lane).is_none_or(|play| play.is_closed()).then_some(None),
             })
             .await
+    }
+
+    /// Who publishes the stream and what its tracks are; waits for the answer that a frame may have overtaken.
+    /// `None` once the player has ended.
+    pub async fn played(&mut self) -> Option<PlayedStream> {
+        self.shared
+            .when(|call| match call.play_on(self.lane) {
+                Some(play) if !play.is_closed() => play.played().cloned().map(Some),
+                _ => Some(None),
+            })
+            .await
+    }
+
+    /// Asks the publisher for a keyframe of `track`. The relay merges the wishes of many.
+    pub fn request_keyframe(&self, track: u8) {
+        self.shared.act(|_, call| call.request_keyframe(self.lane, track));
+    }
+
+    /// The engine's clock, which the frames' times are of.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
     /// The next frame if one waits.
