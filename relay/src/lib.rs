@@ -1,10 +1,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 //! Parlor's relay: rooms, who is in them, and the forwarding of frames that nobody here looks into.
 
+pub mod config;
+mod connection;
 pub mod forward;
 pub mod limits;
 pub mod lobby;
+pub mod logging;
 pub mod room;
+pub mod server;
+
+pub use config::{Config, ConfigError, Tls};
+pub use server::{BindError, Relay, RelayHandle};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

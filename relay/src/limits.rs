@@ -84,6 +84,8 @@ pub const REQUESTS_BURST_MAX: u32 = 600;
 pub const REQUESTS_PER_SECOND_MAX: u32 = 100;
 /// A connection that has not joined a room this long after it came, or after it left one, is closed.
 pub const UNJOINED_MAX: Duration = Duration::from_secs(10);
+/// How long a connection that the relay ends may take to hear why.
+pub const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for connections to end in order.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 /// How often the certificate's files are looked at for a change.

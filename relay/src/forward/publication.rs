@@ -223,9 +223,12 @@ impl Play {
         }
     }
 
-    /// The numbers of the tracks, with what they carry.
-    pub fn tracks(&self) -> impl Iterator<Item = (u8, TrackKind)> + '_ {
-        (0u8..).zip(self.publication.info.tracks.iter().map(|track| track.kind))
+    /// What `track` carries.
+    ///
+    /// # Panics
+    /// When there is no such track.
+    pub fn kind(&self, track: u8) -> TrackKind {
+        self.publication.info.tracks[usize::from(track)].kind
     }
 
     /// The next step for `track`, as [`Cursor::next`] has it.

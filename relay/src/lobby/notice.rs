@@ -28,6 +28,8 @@ pub enum Notice {
     Send(RelayMessage),
     /// Begin to send the room's snapshot and events.
     Entered(SharedRoom),
+    /// Send no more events.
+    Left,
     /// Expect frames of this publication.
     PublishStarted {
         /// Where they come.
@@ -56,7 +58,12 @@ pub enum Notice {
         /// Which.
         wishes: Vec<TrackWish>,
     },
-    /// Send no more frames.
+    /// Send no frames until the stream is there again.
+    PlayPaused {
+        /// Of which play.
+        lane: u32,
+    },
+    /// Send no more frames; the lane is not used again.
     PlayEnded {
         /// Of which play; it may have been waiting for its stream.
         lane: u32,

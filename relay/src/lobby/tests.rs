@@ -87,7 +87,9 @@ fn outputs(lobby: &mut Lobby) -> Vec<String> {
             Notice::PublishEnded { lane } => format!("in {lane} off"),
             Notice::PlayStarted { lane, .. } => format!("out {lane} on"),
             Notice::PlayChanged { lane, .. } => format!("out {lane} changed"),
+            Notice::PlayPaused { lane } => format!("out {lane} paused"),
             Notice::PlayEnded { lane } => format!("out {lane} off"),
+            Notice::Left => "events off".to_owned(),
             Notice::KeyframeAsked { lane, track } => format!("keyframe {lane}/{track}"),
             Notice::Close(refusal) => format!("Close {:?}", refusal.code),
         };
@@ -142,11 +144,11 @@ fn a_play_waits_starts_ends_waits_again_and_stops() {
     assert_eq!(tell(&mut lobby, u2, keyframe), ["2: keyframe 7/0"]);
     assert_eq!(
         tell(&mut lobby, u1, unpublish(3, "cam")),
-        ["1: in 2 off", "2: out 7 off", "2: PlayEnded 7 Left", "1: Done 3"]
+        ["1: in 2 off", "2: out 7 paused", "2: PlayEnded 7 Left", "1: Done 3"]
     );
     assert_eq!(tell(&mut lobby, u1, publish(4, "cam")).len(), 4);
     lobby.disconnect(NOW, SessionId(u1), Departure::HeartbeatTimeout);
-    assert_eq!(outputs(&mut lobby), ["1: in 4 off", "2: out 7 off", "2: PlayEnded 7 HeartbeatTimeout"]);
+    assert_eq!(outputs(&mut lobby), ["1: in 4 off", "2: out 7 paused", "2: PlayEnded 7 HeartbeatTimeout"]);
     assert_eq!(tell(&mut lobby, u2, stop_play(8, "cam")), ["2: out 7 off", "2: Done 8"]);
     assert_eq!(tell(&mut lobby, u2, stop_play(9, "cam")), ["2: Refused 9 NotPlaying"]);
     assert_eq!(lobby.survey().play_entries, 0);
@@ -175,9 +177,10 @@ fn a_repeated_login_ends_the_earlier_stay_wherever_it_is() {
         tell(&mut lobby, again, join("elsewhere", "u1")),
         [
             "1: in 2 off",
-            "1: out 3 off",
+            "1: out 3 paused",
             "1: PlayEnded 3 RepeatedLogin",
             "1: out 3 off",
+            "1: events off",
             "1: Close RepeatedLogin",
             "2: Joined 1",
             "2: events on",
@@ -215,7 +218,7 @@ fn what_comes_out_of_order_is_refused_or_ends_the_connection() {
     assert_eq!(tell(&mut lobby, u1, play(6, "cam")), ["3: Refused 6 AlreadyPlaying"]);
     assert_eq!(tell(&mut lobby, u1, play(u32::MAX, "b")), [format!("3: Refused {} TooLarge", u32::MAX)]);
     let leave = ClientMessage::Leave(Leave { request: 9 });
-    assert_eq!(tell(&mut lobby, u1, leave), ["3: out 5 off", "3: Done 9"]);
+    assert_eq!(tell(&mut lobby, u1, leave), ["3: out 5 off", "3: events off", "3: Done 9"]);
     assert_eq!(tell(&mut lobby, u1, join("r", "u1")), ["3: Refused 1 AlreadyJoined"]);
     assert_eq!(tell(&mut lobby, u1, hello()), ["3: Close ProtocolViolation"]);
 
@@ -326,7 +329,9 @@ proptest! {
                     Notice::PublishStarted { lane, .. } => prop_assert!(open.insert((session, lane, false))),
                     Notice::PublishEnded { lane } => _ = open.remove(&(session, lane, false)),
                     Notice::PlayStarted { lane, .. } => prop_assert!(open.insert((session, lane, true))),
-                    Notice::PlayEnded { lane } => _ = open.remove(&(session, lane, true)),
+                    Notice::PlayPaused { lane } | Notice::PlayEnded { lane } => {
+                        open.remove(&(session, lane, true));
+                    }
                     Notice::Close(_) => {
                         lobby.disconnect(NOW, session, Departure::Disconnected);
                         gone.insert(session);

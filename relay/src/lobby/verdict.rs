@@ -108,6 +108,7 @@ impl Lobby {
         }
         if let Some(client) = self.clients.get_mut(&session) {
             client.phase = Phase::Left { room: key.clone(), user: user.clone() };
+            self.notify(session, Notice::Left);
             if reason == Departure::RepeatedLogin {
                 self.notify(session, Notice::Close(repeated_login(&user)));
             }
@@ -156,7 +157,7 @@ impl Lobby {
             self.notify(session, Notice::PublishEnded { lane });
         }
         for (player, lane) in players {
-            self.notify(player, Notice::PlayEnded { lane });
+            self.notify(player, Notice::PlayPaused { lane });
             self.send(player, RelayMessage::PlayEnded(PlayEnded { lane, reason }));
         }
         self.done(ticket, session, Asked::Unpublish);

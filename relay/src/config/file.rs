@@ -1,0 +1,230 @@
+//! The configuration file: TOML, every key optional, unknown keys refused. `parlor-relay.toml` beside
+//! this crate explains each of them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use parlor_transport::id::AppId;
+use serde::Deserialize;
+
+use super::{Config, Tls};
+use crate::logging::LogFormat;
+
+/// The annotated file with all defaults, as `parlor-relay --print-default-config` prints it.
+pub const DEFAULT: &str = include_str!("../../parlor-relay.toml");
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}; name another file with --config, or none for the defaults", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line in it is wrong.
+    #[error("{}:{line}: {key}{why}; `parlor-relay --print-default-config` shows what may stand there", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What stands there, with a colon; empty if the line has no key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What a file may say. What it does not say stays as it is.
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    dev: Option<bool>,
+    listen: Option<SocketAddr>,
+    host: Option<String>,
+    #[serde(default)]
+    tls: TlsSection,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    connections: Connections,
+    #[serde(default)]
+    log: Log,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsSection {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    directory: Option<PathBuf>,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    connections_max: Option<usize>,
+    rooms_max: Option<usize>,
+    users_per_room_max: Option<usize>,
+    publish_max: Option<u32>,
+    play_max: Option<u32>,
+    cache_bytes_max: Option<usize>,
+    cache_age_max_ms: Option<u64>,
+    keyframe_interval_min_ms: Option<u64>,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Connections {
+    idle_timeout_ms: Option<u64>,
+    keep_alive_ms: Option<u64>,
+    frames_in_flight_max: Option<u32>,
+    qlog: Option<PathBuf>,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Log {
+    format: Option<LogFormat>,
+    filter: Option<String>,
+}
+
+impl File {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`FileError`] with file, line and key.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a file's text; `path` is for the errors.
+    ///
+    /// # Errors
+    /// [`FileError::Wrong`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.get(..start).map_or(0, |before| before.matches('\n').count());
+            let key = text.lines().nth(line).and_then(|line| line.split_once('='));
+            FileError::Wrong {
+                path: path.to_owned(),
+                line: line + 1,
+                key: key.map_or_else(String::new, |(key, _)| format!("{}: ", key.trim())),
+                why: error.message().trim_end().replace('\n', ", "),
+            }
+        })
+    }
+
+    /// Changes `config` where the file says something.
+    pub fn apply(self, config: &mut Config) {
+        let File { dev, listen, host, tls, limits, connections, log } = self;
+        match dev {
+            Some(true) => config.apps = vec![AppId::dev()],
+            Some(false) => config.apps.clear(),
+            None => {}
+        }
+        set(&mut config.listen, listen);
+        config.host = host.or(config.host.take());
+        tls.apply(&mut config.tls);
+
+        let bounds = &mut config.limits;
+        set(&mut bounds.connections_max, limits.connections_max);
+        set(&mut bounds.rooms_max, limits.rooms_max);
+        set(&mut bounds.users_per_room_max, limits.users_per_room_max);
+        set(&mut bounds.publish_max, limits.publish_max);
+        set(&mut bounds.play_max, limits.play_max);
+        set(&mut bounds.cache_bytes_max, limits.cache_bytes_max);
+        set(&mut bounds.cache_age_max, limits.cache_age_max_ms.map(Duration::from_millis));
+        set(&mut bounds.keyframe_interval_min, limits.keyframe_interval_min_ms.map(Duration::from_millis));
+
+        let quic = &mut config.quic;
+        set(&mut quic.idle_timeout, connections.idle_timeout_ms.map(Duration::from_millis));
+        set(&mut quic.keep_alive, connections.keep_alive_ms.map(Duration::from_millis));
+        set(&mut quic.frames_in_flight_max, connections.frames_in_flight_max);
+        quic.qlog = connections.qlog.or(quic.qlog.take());
+
+        set(&mut config.log_format, log.format);
+        set(&mut config.log_filter, log.filter);
+    }
+}
+
+impl TlsSection {
+    fn apply(self, tls: &mut Tls) {
+        match (self.certificate, self.key, self.directory) {
+            // One without the other is found out when the files are read.
+            (None, None, None) => {}
+            (None, None, Some(directory)) => *tls = Tls::Development(directory),
+            (certificate, key, _) => {
+                *tls =
+                    Tls::Files { certificate: certificate.unwrap_or_default(), key: key.unwrap_or_default() };
+            }
+        }
+    }
+}
+
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        File::parse(text, Path::new("relay.toml")).map_err(|error| error.to_string())?.apply(&mut config);
+        Ok(config)
+    }
+
+    #[test]
+    fn the_annotated_file_says_the_defaults_and_every_key() {
+        let said = parse(DEFAULT).unwrap();
+        let default = Config::default();
+        assert_eq!(said.listen, default.listen);
+        assert_eq!(said.limits, default.limits);
+        assert_eq!(said.apps, default.apps);
+        assert_eq!((said.tls, said.host), (default.tls, default.host));
+        assert_eq!(said.quic.idle_timeout, default.quic.idle_timeout);
+        assert_eq!(said.quic.keep_alive, default.quic.keep_alive);
+        assert_eq!(said.quic.frames_in_flight_max, default.quic.frames_in_flight_max);
+        assert_eq!((said.log_format, said.log_filter), (default.log_format, default.log_filter));
+
+        // What is commented out in it is valid too.
+        let all: String = DEFAULT
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let all = parse(&all).unwrap();
+        assert!(matches!(all.tls, Tls::Files { .. }));
+        assert!(all.host.is_some() && all.quic.qlog.is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_key() {
+        for (text, expected) in [
+            ("dev = true\nlisten = \"nowhere\"\n", "relay.toml:2: listen: invalid socket address"),
+            ("[limits]\nusers = 5\n", "relay.toml:2: users: unknown field `users`, expected one of"),
+            ("[limits]\npublish_max = -1\n", "relay.toml:2: publish_max: invalid value"),
+            (
+                "[log]\nformat = \"xml\"\n",
+                "relay.toml:2: format: unknown variant `xml`, expected `text` or `json`",
+            ),
+            ("dev = \n", "relay.toml:1: dev: "),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(error.ends_with("`parlor-relay --print-default-config` shows what may stand there"));
+        }
+    }
+}

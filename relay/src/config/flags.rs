@@ -1,0 +1,232 @@
+//! The command line, and the environment behind it. Flags win over environment, that over the file.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use parlor_transport::id::AppId;
+
+use super::file::{File, FileError};
+use super::{Config, ConfigError, Tls};
+use crate::logging::LogFormat;
+
+/// The Parlor relay: rooms of people who see and hear each other, over QUIC.
+///
+/// Try it:  parlor-relay --dev
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Task>,
+    /// The settings.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Print the annotated configuration file with all defaults, and exit.
+    #[arg(long)]
+    pub print_default_config: bool,
+}
+
+/// See [`Cli::command`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Subcommand)]
+pub enum Task {
+    /// Say whether the configuration will do, and exit.
+    CheckConfig,
+}
+
+/// Settings given by flags or environment.
+#[derive(Clone, Default, Debug, Args)]
+pub struct Flags {
+    /// Configuration file (TOML).
+    #[arg(long, env = "PARLOR_CONFIG", global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Let anyone join any room of the app "dev".
+    #[arg(long, env = "PARLOR_DEV", global = true)]
+    dev: bool,
+    /// Address and UDP port to listen on [default: 0.0.0.0:4433].
+    #[arg(long, env = "PARLOR_LISTEN", global = true, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Host name in the addresses that are printed.
+    #[arg(long, env = "PARLOR_HOST", global = true)]
+    host: Option<String>,
+    /// PEM file with the certificate chain.
+    #[arg(long, env = "PARLOR_CERTIFICATE", global = true, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// PEM file with the private key.
+    #[arg(long, env = "PARLOR_KEY", global = true, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Where a self-signed certificate is kept, if none is given.
+    #[arg(
+        long,
+        env = "PARLOR_TLS_DIRECTORY",
+        global = true,
+        value_name = "DIR",
+        conflicts_with = "certificate"
+    )]
+    tls_directory: Option<PathBuf>,
+    /// Connections at once.
+    #[arg(long, env = "PARLOR_CONNECTIONS_MAX", global = true, value_name = "N")]
+    connections_max: Option<usize>,
+    /// Rooms at once.
+    #[arg(long, env = "PARLOR_ROOMS_MAX", global = true, value_name = "N")]
+    rooms_max: Option<usize>,
+    /// Users in one room.
+    #[arg(long, env = "PARLOR_USERS_PER_ROOM_MAX", global = true, value_name = "N")]
+    users_per_room_max: Option<usize>,
+    /// Streams one user publishes at once.
+    #[arg(long, env = "PARLOR_PUBLISH_MAX", global = true, value_name = "N")]
+    publish_max: Option<u32>,
+    /// Streams one user plays at once.
+    #[arg(long, env = "PARLOR_PLAY_MAX", global = true, value_name = "N")]
+    play_max: Option<u32>,
+    /// A connection on which nothing was heard for this long is gone.
+    #[arg(long, env = "PARLOR_IDLE_TIMEOUT_MS", global = true, value_name = "MS")]
+    idle_timeout_ms: Option<u64>,
+    /// Write a qlog file for every connection into this directory.
+    #[arg(long, env = "PARLOR_QLOG", global = true, value_name = "DIR")]
+    qlog: Option<PathBuf>,
+    /// How log lines look [default: text].
+    #[arg(long, env = "PARLOR_LOG_FORMAT", global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Which log lines are written: info, debug, "info,parlor_relay=trace" … [default: info].
+    #[arg(long, env = "PARLOR_LOG", global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// Settings that will not do.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The whole.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl Flags {
+    /// The configuration: defaults, then the file, then environment and flags.
+    ///
+    /// # Errors
+    /// [`SettingsError`], which names what is wrong.
+    pub fn into_config(self) -> Result<Config, SettingsError> {
+        let mut config = Config {
+            tls: Tls::Development(data_directory(|name| env::var_os(name).map(PathBuf::from))),
+            ..Config::default()
+        };
+        config.quic.key_log = env::var_os("SSLKEYLOGFILE").is_some();
+        if let Some(path) = &self.config {
+            File::read(path)?.apply(&mut config);
+        }
+        self.apply(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn apply(self, config: &mut Config) {
+        fn set<T>(slot: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        }
+        if self.dev {
+            config.apps = vec![AppId::dev()];
+        }
+        set(&mut config.listen, self.listen);
+        config.host = self.host.or(config.host.take());
+        set(&mut config.tls, self.tls_directory.map(Tls::Development));
+        if let (Some(certificate), Some(key)) = (self.certificate, self.key) {
+            config.tls = Tls::Files { certificate, key };
+        }
+        let limits = &mut config.limits;
+        set(&mut limits.connections_max, self.connections_max);
+        set(&mut limits.rooms_max, self.rooms_max);
+        set(&mut limits.users_per_room_max, self.users_per_room_max);
+        set(&mut limits.publish_max, self.publish_max);
+        set(&mut limits.play_max, self.play_max);
+        set(&mut config.quic.idle_timeout, self.idle_timeout_ms.map(Duration::from_millis));
+        config.quic.qlog = self.qlog.or(config.quic.qlog.take());
+        set(&mut config.log_format, self.log_format);
+        set(&mut config.log_filter, self.log);
+    }
+}
+
+/// Where a user's programs keep data, by the XDG convention.
+fn data_directory(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
+    let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    data.or_else(|| variable("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_default()
+        .join("parlor-relay")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn config(arguments: &[&str], file: &str) -> Config {
+        let cli = Cli::try_parse_from([&["parlor-relay"], arguments].concat()).unwrap();
+        let mut config = Config::default();
+        File::parse(file, Path::new("f")).unwrap().apply(&mut config);
+        cli.flags.apply(&mut config);
+        config
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_every_flag_has_its_variable() {
+        Cli::command().debug_assert();
+        for argument in Cli::command().get_arguments().filter(|a| a.get_id() != "print_default_config") {
+            let name = argument.get_id().as_str().to_uppercase();
+            assert_eq!(argument.get_env().unwrap(), format!("PARLOR_{name}").as_str());
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_leave_the_rest_of_it() {
+        let file = "listen = '127.0.0.1:1'\nhost = 'a'\n[limits]\nplay_max = 3\n[tls]\ndirectory = 'd'\n";
+        let config = config(&["--listen", "127.0.0.1:2", "--dev"], file);
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!((config.host.as_deref(), config.limits.play_max), (Some("a"), 3));
+        assert_eq!(config.tls, Tls::Development("d".into()));
+        assert_eq!(config.apps, [AppId::dev()]);
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        assert!(Cli::try_parse_from(["parlor-relay", "--certificate", "c.pem"]).is_err());
+        let config = config(&["--certificate", "c.pem", "--key", "k.pem"], "");
+        assert_eq!(config.tls, Tls::Files { certificate: "c.pem".into(), key: "k.pem".into() });
+    }
+
+    #[test]
+    fn what_cannot_work_is_said_with_the_way_out() {
+        let text = |change: fn(&mut Config)| {
+            let mut config = Config::dev();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(text(|config| config.apps.clear()).contains("--dev"));
+        assert_eq!(
+            text(|config| config.quic.idle_timeout = Duration::from_millis(100)),
+            "idle_timeout_ms is 100 ms, but must be at least 3000 ms; \
+             change it in the file, the environment or the flags"
+        );
+        assert!(text(|config| config.limits.cache_bytes_max = 1).contains("at least 1048576 bytes"));
+        assert!(text(|config| config.limits.rooms_max = 0).contains("limits.rooms_max is 0"));
+        assert!(Config::dev().check().is_ok());
+    }
+
+    #[test]
+    fn data_is_kept_where_the_user_keeps_it() {
+        let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/ann"));
+        assert_eq!(data_directory(home), Path::new("/home/ann/.local/share/parlor-relay"));
+        let xdg = |name: &str| (name == "XDG_DATA_HOME").then(|| PathBuf::from("/data"));
+        assert_eq!(data_directory(xdg), Path::new("/data/parlor-relay"));
+        assert_eq!(data_directory(|_| None), Path::new("parlor-relay"));
+    }
+}

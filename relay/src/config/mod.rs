@@ -1,0 +1,138 @@
+//! What a relay is told before it starts: a value that programs fill in themselves, and that the
+//! `parlor-relay` command reads from flags, environment and file (`flags`, `file`).
+
+pub mod file;
+pub mod flags;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use parlor_transport::address::PORT_DEFAULT;
+use parlor_transport::id::AppId;
+use parlor_transport::quic::Options;
+
+use crate::limits::{CACHE_BYTES_LEAST, Limits};
+use crate::logging::LogFormat;
+
+/// Everything a relay has to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen (UDP). Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The host in addresses to paste; without one, the address listened on.
+    pub host: Option<String>,
+    /// Where certificate and key come from.
+    pub tls: Tls,
+    /// The apps that exist.
+    pub apps: Vec<AppId>,
+    /// The bounds.
+    pub limits: Limits,
+    /// How connections are watched over, and what is recorded of them.
+    pub quic: Options,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written, in the words of `tracing`: `info`, `parlor_relay=debug`, …
+    pub log_filter: String,
+}
+
+/// Where a relay's certificate and key come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tls {
+    /// PEM files, read again when they change.
+    Files {
+        /// The certificate chain, the relay's own first.
+        certificate: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+    /// A self-signed certificate kept in this directory, made on first use; clients pin it.
+    Development(PathBuf),
+    /// A self-signed certificate that lives as long as the relay; clients pin it.
+    Ephemeral,
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No app is configured.
+    #[error(
+        "no app is configured, so nobody could join; start with --dev to let anyone join the app \"dev\""
+    )]
+    NoApp,
+    /// A number outside its range.
+    #[error("{key} is {value}, but must be {range}; change it in the file, the environment or the flags")]
+    OutOfRange {
+        /// The setting, as it is called in the file.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        range: String,
+    },
+}
+
+impl Config {
+    /// For development, tests and demonstrations: the app `dev` that anyone may join, on a free port
+    /// of 127.0.0.1, with a certificate that lives as long as the relay.
+    pub fn dev() -> Self {
+        Config {
+            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            tls: Tls::Ephemeral,
+            apps: vec![AppId::dev()],
+            ..Config::default()
+        }
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.apps.is_empty() {
+            return Err(ConfigError::NoApp);
+        }
+        let limits = &self.limits;
+        let at_least = |key, value: u128, least: u128, unit: &str| {
+            let (value, range) = (format!("{value}{unit}"), format!("at least {least}{unit}"));
+            Err(ConfigError::OutOfRange { key, value, range })
+        };
+        for (key, value) in [
+            ("limits.connections_max", limits.connections_max),
+            ("limits.rooms_max", limits.rooms_max),
+            ("limits.users_per_room_max", limits.users_per_room_max),
+        ] {
+            if value == 0 {
+                return at_least(key, 0, 1, "");
+            }
+        }
+        if limits.cache_bytes_max < CACHE_BYTES_LEAST {
+            let (value, least) = (limits.cache_bytes_max as u128, CACHE_BYTES_LEAST as u128);
+            return at_least("limits.cache_bytes_max", value, least, " bytes");
+        }
+        let (idle, keep_alive) = (self.quic.idle_timeout, self.quic.keep_alive);
+        if keep_alive.is_zero() {
+            return at_least("keep_alive_ms", 0, 1, " ms");
+        }
+        // One lost keep-alive must not end a connection.
+        if idle < 3 * keep_alive {
+            return at_least("idle_timeout_ms", idle.as_millis(), 3 * keep_alive.as_millis(), " ms");
+        }
+        Ok(())
+    }
+}
+
+/// No app, the usual port on all addresses, a development certificate in the working directory.
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT_DEFAULT),
+            host: None,
+            tls: Tls::Development(PathBuf::from("parlor-relay-tls")),
+            apps: Vec::new(),
+            limits: Limits::default(),
+            quic: Options::default(),
+            log_format: LogFormat::Text,
+            log_filter: "info".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Room events to one member: a snapshot, then what follows it, for as long as the room has it.
+
+use bytes::Bytes;
+use parlor_transport::quic::{Ended, Session};
+use parlor_transport::wire::control::StreamKind;
+use tokio::sync::watch;
+
+use crate::lobby::SharedRoom;
+use crate::lock;
+use crate::room::events::After;
+
+/// Sends the room until it ends, the connection ends, or the task is aborted because the user left.
+pub(super) async fn send(session: Session, room: SharedRoom, changed: watch::Receiver<()>) {
+    if let Err(ended) = follow(&session, &room, changed).await {
+        session.close(ended.code, &ended.text);
+    }
+}
+
+async fn follow(session: &Session, room: &SharedRoom, mut changed: watch::Receiver<()>) -> Result<(), Ended> {
+    let mut sender = session.open_messages(StreamKind::Events).await?;
+    let mut position = None;
+    loop {
+        let Some((messages, reached)) = next(room, position) else {
+            if changed.changed().await.is_err() {
+                return Ok(());
+            }
+            continue;
+        };
+        for message in messages.iter() {
+            sender.send_encoded(message.clone()).await?;
+        }
+        position = Some(reached);
+    }
+}
+
+/// What a member at `position` is to be sent next, and where it is then. One who is new, or reads so
+/// slowly that its next event is gone, gets the whole room.
+fn next(room: &SharedRoom, position: Option<u64>) -> Option<(std::sync::Arc<[Bytes]>, u64)> {
+    let mut room = lock(room);
+    let position = match position.map(|position| (position, room.after(position))) {
+        Some((_, After::UpToDate)) => return None,
+        Some((position, After::Events(events))) => {
+            let reached = position + events.len() as u64;
+            return Some((events.into(), reached));
+        }
+        Some((_, After::Behind)) | None => room.snapshot(),
+    };
+    Some((position.pages, position.position))
+}

@@ -1,0 +1,158 @@
+//! One connection: one user's stay in one room.
+//!
+//! Four tasks, none of which waits for another: requests in (`requests`), answers out (`requests`),
+//! room events out (`events`), frames out (`plays`); frames come in here. When one of them ends, the
+//! connection ends, and the lobby hears of it once.
+
+mod events;
+mod plays;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use parlor_transport::error::{Code, Coded, Refusal};
+use parlor_transport::id::SessionId;
+use parlor_transport::quic::{Arrival, Ended, Session};
+use parlor_transport::wire::control::Departure;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use crate::forward::publication::Publication;
+use crate::limits::UNJOINED_MAX;
+use crate::lobby::Notice;
+use crate::lock;
+use crate::server::{Hub, Mail};
+use plays::Plays;
+
+/// What the tasks of one connection share.
+struct Connection {
+    hub: Arc<Hub>,
+    id: SessionId,
+    session: Session,
+    mail: mpsc::Sender<Mail>,
+    /// What this client publishes, by lane.
+    publications: Mutex<BTreeMap<u32, Arc<Publication>>>,
+    /// Some publication needs a keyframe.
+    keyframes: Arc<Notify>,
+    plays: Arc<Plays>,
+}
+
+impl Connection {
+    /// Ends the connection for a fault of the client's, after telling it why.
+    fn hang_up(&self, refusal: &Refusal) {
+        let (room, user) = self.hub.place(self.id);
+        tracing::warn!(session = self.id.0, room, user, %refusal, "closing");
+        let mail = Mail::Notice(Notice::Close(refusal.clone()));
+        if self.mail.try_send(mail).is_err() {
+            self.session.close(refusal.code, &refusal.text);
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn run(hub: Arc<Hub>, session: Session) {
+    let remote = session.remote_address();
+    let (id, mail, inbox) = match hub.connect(session.clone()) {
+        Ok(connected) => connected,
+        Err(refusal) => {
+            tracing::warn!(%remote, %refusal, "connection refused");
+            return session.close(refusal.code, &refusal.text);
+        }
+    };
+    tracing::debug!(session = id.0, %remote, "connected");
+    let connection = Arc::new(Connection {
+        hub: hub.clone(),
+        id,
+        session: session.clone(),
+        mail,
+        publications: Mutex::default(),
+        keyframes: Arc::default(),
+        plays: Arc::default(),
+    });
+    let mut tasks = JoinSet::new();
+    let ended = receive(&connection, inbox, &mut tasks).await;
+    // Nothing of this connection runs any more when the lobby hears that it is gone.
+    tasks.shutdown().await;
+    connection.plays.clear();
+    let (room, user) = hub.place(id);
+    tracing::info!(session = id.0, %remote, room, user, %ended, by_peer = ended.by_peer, "connection ended");
+    hub.disconnect(id, departure(&ended));
+}
+
+/// Takes what comes in until the connection ends.
+async fn receive(
+    connection: &Arc<Connection>,
+    inbox: mpsc::Receiver<Mail>,
+    tasks: &mut JoinSet<()>,
+) -> Ended {
+    let (mut inbound, lanes) = connection.session.inbound();
+    let mut inbox = Some(inbox);
+    let mut silence = connection.hub.clock().timer();
+    silence.reset(Some(connection.hub.clock().now() + UNJOINED_MAX));
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            arrival = inbound.next() => match arrival {
+                Ok(arrival) => arrival,
+                Err(ended) => return ended,
+            },
+            Some(finished) = tasks.join_next(), if !tasks.is_empty() => {
+                if finished.is_err_and(|error| error.is_panic()) {
+                    tracing::error!(session = connection.id.0, "a task of this connection panicked; please report it");
+                    connection.session.close(Code::Internal, Code::Internal.text());
+                }
+                continue;
+            }
+            () = silence.expired() => {
+                let text = "no request came; open the QUIC stream for requests at once";
+                connection.session.close(Code::HeartbeatTimeout, text);
+                continue;
+            }
+        };
+        match arrival {
+            Arrival::Frame(received) => {
+                let publication = lock(&connection.publications).get(&received.lane).cloned();
+                let counts = connection.hub.counts();
+                counts.frames_received.fetch_add(1, Ordering::Relaxed);
+                counts.frames_lost.fetch_add(received.missed, Ordering::Relaxed);
+                // None: it was unpublished a moment ago.
+                let Some(publication) = publication else { continue };
+                let now = connection.hub.clock().now();
+                if let Err(refusal) = publication.push(now, received.track, received.frame, received.missed) {
+                    // Once is enough: what else comes on this lane is not looked at.
+                    lock(&connection.publications).remove(&received.lane);
+                    connection.hang_up(&refusal);
+                }
+            }
+            Arrival::Requests(sender, receiver) => match inbox.take() {
+                Some(inbox) => {
+                    silence.reset(None);
+                    tasks.spawn(requests::read(connection.clone(), receiver));
+                    tasks.spawn(requests::write(connection.clone(), lanes.clone(), sender, inbox));
+                    tasks.spawn(plays::send(connection.clone()));
+                }
+                None => {
+                    let text = "a second QUIC stream for requests; a connection has one";
+                    connection.hang_up(&Refusal::new(Code::ProtocolViolation, text));
+                }
+            },
+            Arrival::Events(_) => {
+                let text = "only the relay opens a QUIC stream for room events";
+                connection.hang_up(&Refusal::new(Code::ProtocolViolation, text));
+            }
+            // Nobody reads app messages yet: dropping the receiver tells the client to stop.
+            Arrival::AppMessages(_) => {}
+        }
+    }
+}
+
+/// What others are told of why the user is gone.
+fn departure(ended: &Ended) -> Departure {
+    match ended.code() {
+        Code::Ok if ended.by_peer => Departure::Left,
+        Code::HeartbeatTimeout => Departure::HeartbeatTimeout,
+        _ => Departure::Disconnected,
+    }
+}

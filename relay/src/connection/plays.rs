@@ -1,0 +1,215 @@
+//! Frames out to one client: its plays, which of them have something to send, and the loop that sends.
+//!
+//! Sound goes first. Pictures take turns, one frame each, and stop together at the first frame there
+//! is no room for, so that small frames do not keep a large one waiting for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+
+use parlor_transport::id::SessionId;
+use parlor_transport::quic::{MediaSender, Outgoing};
+use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{TrackKind, TrackWish};
+use tokio::sync::Notify;
+
+use super::Connection;
+use crate::forward::cursor::{Link, Step};
+use crate::forward::publication::{Play, Publication};
+use crate::lock;
+
+/// The plays of one connection. Frames wake it through the wakers it gave to publications.
+#[derive(Default)]
+pub(super) struct Plays {
+    by_lane: Mutex<BTreeMap<u32, Play>>,
+    todo: Arc<Todo>,
+}
+
+/// What happened since the sending task last looked.
+#[derive(Default)]
+struct Todo {
+    news: Mutex<News>,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct News {
+    /// Lanes whose publication has a new frame. At most as many as there are plays.
+    ready: BTreeSet<u32>,
+    /// Lanes that are not used again.
+    ended: BTreeSet<u32>,
+    /// Lanes and tracks on which the decoder is stuck.
+    stuck: BTreeSet<(u32, u8)>,
+}
+
+impl Plays {
+    pub(super) fn start(
+        &self,
+        now: Timestamp,
+        session: SessionId,
+        lane: u32,
+        publication: Arc<Publication>,
+        wishes: &[TrackWish],
+    ) {
+        let waker = Waker::from(Arc::new(WakeLane { lane, todo: self.todo.clone() }));
+        let play = Play::new(now, publication, (session, lane), wishes, waker);
+        lock(&self.by_lane).insert(lane, play);
+        self.todo.tell(|news| _ = news.ready.insert(lane));
+    }
+
+    pub(super) fn change(&self, now: Timestamp, lane: u32, wishes: &[TrackWish]) {
+        if let Some(play) = lock(&self.by_lane).get_mut(&lane) {
+            play.set_wishes(now, wishes);
+        }
+        self.todo.tell(|news| _ = news.ready.insert(lane));
+    }
+
+    pub(super) fn pause(&self, lane: u32) {
+        lock(&self.by_lane).remove(&lane);
+    }
+
+    pub(super) fn end(&self, lane: u32) {
+        self.pause(lane);
+        self.todo.tell(|news| _ = news.ended.insert(lane));
+    }
+
+    pub(super) fn ask_keyframe(&self, lane: u32, track: u8) {
+        self.todo.tell(|news| _ = news.stuck.insert((lane, track)));
+    }
+
+    /// Ends all plays; their publications forget them.
+    pub(super) fn clear(&self) {
+        lock(&self.by_lane).clear();
+    }
+}
+
+impl Todo {
+    fn tell(&self, note: impl FnOnce(&mut News)) {
+        note(&mut lock(&self.news));
+        self.notify.notify_one();
+    }
+}
+
+struct WakeLane {
+    lane: u32,
+    todo: Arc<Todo>,
+}
+
+impl Wake for WakeLane {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.todo.tell(|news| _ = news.ready.insert(self.lane));
+    }
+}
+
+/// Sends frames until the connection ends.
+pub(super) async fn send(connection: Arc<Connection>) {
+    let mut sender = connection.session.media_sender();
+    let mut pump = Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0 };
+    loop {
+        tokio::select! {
+            biased;
+            () = sender.progress() => {}
+            () = connection.plays.todo.notify.notified() => {}
+        }
+        pump.run(&mut sender);
+    }
+}
+
+struct Pump<'a> {
+    connection: &'a Connection,
+    /// Lanes that may have frames to send.
+    waiting: BTreeSet<u32>,
+    /// The lane whose turn it is.
+    turn: u32,
+}
+
+impl Pump<'_> {
+    /// Sends what there is and what there is room for.
+    fn run(&mut self, sender: &mut MediaSender) {
+        let now = self.connection.hub.clock().now();
+        let link = Link { rate: sender.rate_estimate(), rtt: self.connection.session.rtt() };
+        let News { ready, ended, stuck } = std::mem::take(&mut *lock(&self.connection.plays.todo.news));
+        self.waiting.extend(ready);
+        let mut plays = lock(&self.connection.plays.by_lane);
+        for (lane, track) in stuck {
+            if let Some(play) = plays.get_mut(&lane) {
+                play.decoder_stuck(now, track, link);
+                self.waiting.insert(lane);
+            }
+        }
+        ended.into_iter().for_each(|lane| sender.forget_lane(lane));
+        self.waiting.retain(|lane| plays.contains_key(lane));
+
+        // Sound: little, and all of it. The lanes stay on the list until their pictures are through too.
+        let mut mute = Vec::new();
+        for &lane in &self.waiting {
+            let Some(play) = plays.get_mut(&lane) else { continue };
+            let mut outcome = Outcome::Sent;
+            while outcome == Outcome::Sent {
+                outcome = self.step(sender, now, link, lane, play, true);
+            }
+            if outcome == Outcome::Blocked {
+                mute.push(lane);
+            }
+        }
+        while let Some(lane) = self.next_in_turn() {
+            let Some(play) = plays.get_mut(&lane) else { break };
+            match self.step(sender, now, link, lane, play, false) {
+                Outcome::Sent => self.turn = lane.wrapping_add(1),
+                Outcome::Idle => _ = self.waiting.remove(&lane),
+                Outcome::Blocked => {
+                    self.turn = lane;
+                    break;
+                }
+            }
+        }
+        self.waiting.extend(mute);
+    }
+
+    /// The waiting lane whose turn it is.
+    fn next_in_turn(&self) -> Option<u32> {
+        self.waiting.range(self.turn..).chain(&self.waiting).next().copied()
+    }
+
+    /// Sends one frame of `play`: of its sound, or of its other tracks.
+    fn step(
+        &self,
+        sender: &mut MediaSender,
+        now: Timestamp,
+        link: Link,
+        lane: u32,
+        play: &mut Play,
+        urgent: bool,
+    ) -> Outcome {
+        let delivery = play.publication().info().delivery;
+        for track in 0..play.publication().info().tracks.len() as u8 {
+            if (play.kind(track) == TrackKind::Audio) != urgent {
+                continue;
+            }
+            match play.next(now, track, link, |bytes| sender.has_room(bytes, urgent)) {
+                Step::Send(frame) => {
+                    let counts = self.connection.hub.counts();
+                    counts.frames_sent.fetch_add(1, Ordering::Relaxed);
+                    counts.bytes_sent.fetch_add(frame.object().len() as u64, Ordering::Relaxed);
+                    sender.send(Outgoing { lane, delivery, urgent, frame });
+                    return Outcome::Sent;
+                }
+                Step::Blocked => return Outcome::Blocked,
+                Step::Wait => {}
+            }
+        }
+        Outcome::Idle
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Sent,
+    Blocked,
+    Idle,
+}

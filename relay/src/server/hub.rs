@@ -1,0 +1,183 @@
+//! The lobby behind its lock, and the way from its notices to the connections.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parlor_transport::clock::Clock;
+use parlor_transport::error::{Code, Refusal};
+use parlor_transport::id::SessionId;
+use parlor_transport::quic::Session;
+use parlor_transport::wire::control::{ClientMessage, Departure};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+
+use crate::limits::NOTICES_MAX;
+use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
+use crate::lock;
+use crate::room::index::RoomKey;
+
+/// What all connections share. Its lock is held for one message at a time, never across an await.
+pub(crate) struct Hub {
+    clock: Clock,
+    state: Mutex<State>,
+    counts: Counts,
+}
+
+struct State {
+    lobby: Lobby,
+    routes: BTreeMap<SessionId, Route>,
+    /// Tells the members of a room that it has new events.
+    rooms: BTreeMap<RoomKey, watch::Sender<()>>,
+}
+
+struct Route {
+    mail: mpsc::Sender<Mail>,
+    session: Session,
+}
+
+/// What a connection finds in its box, in order.
+pub(crate) enum Mail {
+    /// From the lobby.
+    Notice(Notice),
+    /// [`Notice::Entered`], with the signal of new events.
+    Entered(SharedRoom, watch::Receiver<()>),
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) connections: AtomicU64,
+    pub(crate) frames_received: AtomicU64,
+    pub(crate) frames_lost: AtomicU64,
+    pub(crate) frames_sent: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+}
+
+/// What happened since the relay started.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counters {
+    /// Connections taken.
+    pub connections: u64,
+    /// Frames received from publishers.
+    pub frames_received: u64,
+    /// Frames that publishers sent and that never came.
+    pub frames_lost: u64,
+    /// Frames sent to players, each counted once for each player.
+    pub frames_sent: u64,
+    /// Their bytes, headers included.
+    pub bytes_sent: u64,
+}
+
+impl Hub {
+    pub(crate) fn new(clock: Clock, lobby: Lobby) -> Self {
+        let state = State { lobby, routes: BTreeMap::new(), rooms: BTreeMap::new() };
+        Hub { clock, state: Mutex::new(state), counts: Counts::default() }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A connection came; gives its id, its mail and the way to put something into it.
+    pub(crate) fn connect(
+        &self,
+        session: Session,
+    ) -> Result<(SessionId, mpsc::Sender<Mail>, mpsc::Receiver<Mail>), Refusal> {
+        let mut state = lock(&self.state);
+        let id = state.lobby.connect(self.clock.now())?;
+        let (mail, inbox) = mpsc::channel(NOTICES_MAX);
+        state.routes.insert(id, Route { mail: mail.clone(), session });
+        self.counts.connections.fetch_add(1, Ordering::Relaxed);
+        Ok((id, mail, inbox))
+    }
+
+    /// A connection ended.
+    pub(crate) fn disconnect(&self, id: SessionId, reason: Departure) {
+        let mut state = lock(&self.state);
+        state.routes.remove(&id);
+        state.lobby.disconnect(self.clock.now(), id, reason);
+        state.deliver();
+    }
+
+    /// A client asked for something.
+    pub(crate) fn handle(&self, id: SessionId, message: ClientMessage) {
+        let mut state = lock(&self.state);
+        state.lobby.handle(self.clock.now(), id, message);
+        state.deliver();
+    }
+
+    pub(crate) fn close_all(&self, refusal: &Refusal) {
+        let mut state = lock(&self.state);
+        state.lobby.close_all(refusal);
+        state.deliver();
+    }
+
+    pub(crate) fn is_joined(&self, id: SessionId) -> bool {
+        lock(&self.state).lobby.is_joined(id)
+    }
+
+    /// Room and user of a connection, for the log.
+    pub(crate) fn place(&self, id: SessionId) -> (String, String) {
+        lock(&self.state).lobby.place(id)
+    }
+
+    pub(crate) fn room(&self, key: &RoomKey) -> Option<SharedRoom> {
+        lock(&self.state).lobby.room(key)
+    }
+
+    pub(crate) fn survey(&self) -> Survey {
+        lock(&self.state).lobby.survey()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counters {
+            connections: get(&self.counts.connections),
+            frames_received: get(&self.counts.frames_received),
+            frames_lost: get(&self.counts.frames_lost),
+            frames_sent: get(&self.counts.frames_sent),
+            bytes_sent: get(&self.counts.bytes_sent),
+        }
+    }
+}
+
+impl State {
+    /// Hands out what the lobby has to say. A connection whose box is full is given up: it does not read.
+    fn deliver(&mut self) {
+        while let Some(output) = self.lobby.poll_output() {
+            match output {
+                Output::RoomChanged(key) => {
+                    if let Some(signal) = self.rooms.get(&key) {
+                        signal.send_replace(());
+                    }
+                }
+                Output::RoomEnded(key) => _ = self.rooms.remove(&key),
+                Output::Notice(id, notice) => {
+                    let mail = match notice {
+                        Notice::Entered(room) => {
+                            let key = lock(&room).key().clone();
+                            let signal = self.rooms.entry(key).or_insert_with(|| watch::Sender::new(()));
+                            Mail::Entered(room, signal.subscribe())
+                        }
+                        notice => Mail::Notice(notice),
+                    };
+                    let Some(route) = self.routes.get(&id) else { continue };
+                    if let Err(TrySendError::Full(_)) = route.mail.try_send(mail) {
+                        let (room, user) = self.lobby.place(id);
+                        tracing::warn!(
+                            session = id.0,
+                            room,
+                            user,
+                            "closing: it does not read its control stream"
+                        );
+                        route.session.close(Code::PeerTooSlow, Code::PeerTooSlow.text());
+                    }
+                }
+            }
+        }
+    }
+}

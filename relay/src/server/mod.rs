@@ -1,0 +1,281 @@
+//! The relay as a whole: its socket, its certificate, its connections' lives.
+
+mod hub;
+pub mod process;
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parlor_transport::address::RelayAddress;
+use parlor_transport::clock::Clock;
+use parlor_transport::error::{Code, Refusal};
+use parlor_transport::id::{AppId, RoomId};
+use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError, Incoming};
+use parlor_transport::wire::control::{StreamInfo, UserInfo};
+use tokio::task::JoinSet;
+
+use crate::config::{Config, ConfigError, Tls};
+use crate::connection;
+use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
+use crate::lobby::{Lobby, Survey};
+use crate::room::index::{MemoryIndex, RoomKey};
+pub use hub::Counters;
+pub(crate) use hub::{Hub, Mail};
+
+/// Connections beyond the limit that are still being told so, or are in their handshake.
+const HANDSHAKES_MAX: usize = 256;
+
+/// A relay that is bound to its socket. It serves once it [runs](Relay::run).
+///
+/// ```
+/// use parlor_relay::{Config, Relay};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let relay = Relay::bind(Config::dev()).await?;
+/// println!("parlor join {}", relay.address(None));
+/// let handle = relay.handle();
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let running = tokio::spawn(relay.run(async { _ = stopped.await }));
+/// assert_eq!(handle.survey().connections, 0);
+/// drop(stop);
+/// running.await.unwrap();
+/// # Ok::<(), parlor_relay::BindError>(())
+/// # }).unwrap();
+/// ```
+pub struct Relay {
+    endpoint: Endpoint,
+    local: SocketAddr,
+    /// What clients pin; none when authorities vouch for the certificate.
+    fingerprint: Option<Fingerprint>,
+    certificate: Option<CertificateFiles>,
+    config: Config,
+    hub: Arc<Hub>,
+}
+
+/// Why a relay could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The address cannot be had.
+    #[error(transparent)]
+    Socket(#[from] quic::BindError),
+    /// The socket does not work.
+    #[error("cannot serve on the socket: {0}")]
+    Endpoint(#[from] io::Error),
+}
+
+impl Relay {
+    /// Binds to the address of `config`. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`], which says what to do.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        config.check()?;
+        let binding = Binding::udp(config.listen)?;
+        // Later runs have later epochs, as long as the machine's date does not go back.
+        #[expect(clippy::disallowed_methods, reason = "epochs outlive the process; simulations use bind_on")]
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self::serve(config, binding, now.as_micros() as u64)
+    }
+
+    /// Binds to `binding` instead of the address of `config`: in a simulation, its clock and network.
+    ///
+    /// # Errors
+    /// [`BindError`], which says what to do.
+    pub async fn bind_on(config: Config, binding: Binding) -> Result<Self, BindError> {
+        config.check()?;
+        let epoch_first = binding.clock().now().as_micros() + 1;
+        Self::serve(config, binding, epoch_first)
+    }
+
+    fn serve(config: Config, binding: Binding, epoch_first: u64) -> Result<Self, BindError> {
+        let (identity, pinned, certificate) = match &config.tls {
+            Tls::Files { certificate, key } => {
+                let files = CertificateFiles::new(certificate.clone(), key.clone());
+                (Identity::from_pem_files(certificate, key)?, false, Some(files))
+            }
+            Tls::Development(directory) => (Identity::development(directory)?, true, None),
+            Tls::Ephemeral => (Identity::ephemeral()?, true, None),
+        };
+        let clock = binding.clock().clone();
+        let endpoint = Endpoint::server(binding, &identity, config.quic.clone())?;
+        let index = MemoryIndex::new(config.limits.clone(), epoch_first);
+        let lobby = Lobby::new(config.apps.clone(), config.limits.clone(), Box::new(index));
+        Ok(Relay {
+            local: endpoint.local_addr()?,
+            fingerprint: pinned.then(|| identity.fingerprint()),
+            certificate,
+            config,
+            hub: Arc::new(Hub::new(clock, lobby)),
+            endpoint,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The address to paste into `parlor join`, with the certificate's fingerprint if clients must pin it.
+    pub fn address(&self, room: Option<RoomId>) -> RelayAddress {
+        // Nobody can connect to 0.0.0.0; from this machine the loopback address does.
+        let ip = match self.local.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let host = self.config.host.clone().unwrap_or_else(|| ip.to_string());
+        RelayAddress { host, port: self.local.port(), room, fingerprint: self.fingerprint }
+    }
+
+    /// A view of the relay for tests, demonstrations and programs around it.
+    pub fn handle(&self) -> RelayHandle {
+        RelayHandle { hub: self.hub.clone() }
+    }
+
+    /// Serves until `shutdown` is ready. Then nobody new comes in, everyone is told that the relay
+    /// goes, and it returns when all are gone, or after 3 s.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Relay { endpoint, hub, config, mut certificate, .. } = self;
+        let clock = hub.clock().clone();
+        let mut connections = JoinSet::new();
+        let mut certificate_timer = clock.timer();
+        if certificate.is_some() {
+            certificate_timer.reset(Some(clock.now() + CERTIFICATE_POLL_INTERVAL));
+        }
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                incoming = endpoint.accept() => {
+                    let Some(incoming) = incoming else { break };
+                    if connections.len() >= config.limits.connections_max + HANDSHAKES_MAX {
+                        incoming.refuse();
+                    } else {
+                        connections.spawn(welcome(hub.clone(), incoming));
+                    }
+                }
+                () = certificate_timer.expired() => {
+                    if let Some(files) = &mut certificate {
+                        files.reload(&endpoint);
+                    }
+                    certificate_timer.reset(Some(clock.now() + CERTIFICATE_POLL_INTERVAL));
+                }
+            }
+        }
+        tracing::info!(connections = connections.len(), "shutting down");
+        hub.close_all(&Refusal::from(Code::RelayShutdown));
+        let ended = clock.timeout(SHUTDOWN_MAX, async { while connections.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            tracing::warn!(connections = connections.len(), "some connections did not end in time");
+        }
+        endpoint.close(Code::RelayShutdown, Code::RelayShutdown.text());
+        _ = clock.timeout(SHUTDOWN_MAX, endpoint.wait_idle()).await;
+    }
+}
+
+async fn welcome(hub: Arc<Hub>, incoming: Incoming) {
+    let remote = incoming.remote_address();
+    match incoming.accept().await {
+        Ok(session) => connection::run(hub, session).await,
+        Err(error) => tracing::debug!(%remote, %error, "handshake failed"),
+    }
+}
+
+/// Certificate files, and when they were last changed.
+struct CertificateFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    changed: [Option<SystemTime>; 2],
+}
+
+impl CertificateFiles {
+    fn new(certificate: PathBuf, key: PathBuf) -> Self {
+        let mut files = CertificateFiles { certificate, key, changed: [None; 2] };
+        files.changed = files.look();
+        files
+    }
+
+    fn look(&self) -> [Option<SystemTime>; 2] {
+        [&self.certificate, &self.key].map(|path| path.metadata().and_then(|file| file.modified()).ok())
+    }
+
+    /// Reads the files if they changed. What cannot be used is logged, and the old certificate stays.
+    fn reload(&mut self, endpoint: &Endpoint) {
+        let changed = self.look();
+        if changed == self.changed {
+            return;
+        }
+        self.changed = changed;
+        let loaded = Identity::from_pem_files(&self.certificate, &self.key)
+            .map_err(|error| error.to_string())
+            .and_then(|identity| endpoint.set_identity(&identity).map_err(|error| error.to_string()));
+        match loaded {
+            Ok(()) => tracing::info!(certificate = %self.certificate.display(), "certificate reloaded"),
+            Err(error) => {
+                tracing::warn!(error, "the new certificate cannot be used; the old one stays in service");
+            }
+        }
+    }
+}
+
+/// A view of a running relay. Clones see the same one.
+#[derive(Clone)]
+pub struct RelayHandle {
+    hub: Arc<Hub>,
+}
+
+/// A room at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomSnapshot {
+    /// The room's life.
+    pub epoch: u64,
+    /// Its position.
+    pub position: u64,
+    /// Who is there, by user id.
+    pub users: Vec<UserInfo>,
+    /// What is published, by stream id.
+    pub streams: Vec<StreamInfo>,
+}
+
+impl RelayHandle {
+    /// The room as it is now; `None` when nobody is in it.
+    pub fn room(&self, app: &AppId, room: &RoomId) -> Option<RoomSnapshot> {
+        let key = RoomKey { app: app.clone(), room: room.clone() };
+        let room = self.hub.room(&key)?;
+        let room = crate::lock(&room);
+        Some(RoomSnapshot {
+            epoch: room.epoch(),
+            position: room.position(),
+            users: room.roster().iter().collect(),
+            streams: room.streams().iter().cloned().collect(),
+        })
+    }
+
+    /// How much there is of everything now.
+    pub fn survey(&self) -> Survey {
+        self.hub.survey()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        self.hub.counters()
+    }
+
+    /// The relay's clock.
+    pub fn clock(&self) -> &Clock {
+        self.hub.clock()
+    }
+}
