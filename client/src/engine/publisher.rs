@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::StreamId;
 use parlor_transport::units::Timestamp;
@@ -70,6 +71,11 @@ impl Publisher {
     /// The time on the engine's clock, for [`EncodedFrame::captured`].
     pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
+    }
+
+    /// The engine's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
     /// Hands a frame over. Never waits: the frame is queued, or dropped and the reason told.
