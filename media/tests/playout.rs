@@ -91,11 +91,9 @@ fn even_arrival_plays_every_packet_with_the_least_delay() {
     for block in [480, 960, 441, 1_024] {
         let run = run(500, block, 0.0, |_| Some(30_000));
         assert!(run.stats.decoded >= 494, "{block}: {:?}", run.stats);
-        assert_eq!(
-            (run.stats.concealed, run.stats.late, run.stats.skipped, run.stats.pauses),
-            (0, 0, 0, 0),
-            "{block}"
-        );
+        assert_eq!((run.stats.late, run.stats.skipped, run.stats.pauses), (0, 0, 0), "{block}");
+        // A sink whose blocks are no fraction of 20 ms needs two at once now and then, which is learnt at the first.
+        assert!(run.stats.concealed <= 1, "{block}: {:?}", run.stats);
         assert_eq!(heard(&run.sound), 1.0);
         let offset = run.offsets.last().copied().flatten().unwrap();
         assert!((30_000..=75_000).contains(&offset), "{block}: 30 ms of network became {offset} us");

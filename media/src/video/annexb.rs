@@ -4,8 +4,8 @@
 
 /// The type of a NAL unit, the low five bits of its first byte.
 pub(crate) mod nal {
-    /// A slice of a keyframe.
-    pub(crate) const IDR: u8 = 5;
+    /// A mark between access units.
+    pub(crate) const DELIMITER: u8 = 9;
     /// A sequence parameter set.
     pub(crate) const SPS: u8 = 7;
     /// A picture parameter set.
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(found, [&[0x67, 1][..], &[0x68], &[0x65, 7]]);
         assert_eq!(
             found.iter().map(|unit| unit_type(unit)).collect::<Vec<_>>(),
-            [nal::SPS, nal::PPS, nal::IDR]
+            [nal::SPS, nal::PPS, 5]
         );
         assert_eq!(units(&[1, 2, 3]).count(), 0);
         assert_eq!(unit_type(&[]), 0);
