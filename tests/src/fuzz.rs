@@ -4,11 +4,16 @@
 //! `src/bin/fuzz.rs`); `make test` replays every input in `corpus/<name>/` (`tests/corpus.rs`). What the
 //! search finds lands in the corpus, so a fault once found is tested for ever after.
 //!
-//! A new target is a function here, a line in [`TARGETS`], and a folder `corpus/<name>/` with a seed or two.
+//! A new target is a function in one of the modules below, a line in [`TARGETS`], and a folder
+//! `corpus/<name>/`; the seeds in it are made by [`seeds`].
 
-use std::time::Duration;
+mod control;
+mod hop;
+mod media;
+pub mod seeds;
+mod text;
 
-use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{AppMessage, ClientMessage, RelayMessage, RoomMessage};
 use peak_alloc::PeakAlloc;
 
 /// The longest input a target is given, in bytes: more than any message or datagram of the protocol.
@@ -27,7 +32,23 @@ pub struct Target {
 }
 
 /// All targets, by name.
-pub const TARGETS: &[Target] = &[Target { name: "timestamps", run: timestamps }];
+pub const TARGETS: &[Target] = &[
+    Target { name: "addresses", run: text::addresses },
+    Target { name: "control_app", run: control::stream::<AppMessage> },
+    Target { name: "control_client", run: control::stream::<ClientMessage> },
+    Target { name: "control_relay", run: control::stream::<RelayMessage> },
+    Target { name: "control_room", run: control::stream::<RoomMessage> },
+    Target { name: "datagrams", run: media::datagrams },
+    Target { name: "feedback", run: media::feedback },
+    Target { name: "fingerprints", run: text::fingerprints },
+    Target { name: "fragmentation", run: media::fragmentation },
+    Target { name: "frames", run: media::frames },
+    Target { name: "hop_headers", run: media::hop_headers },
+    Target { name: "hop_receiver", run: hop::receiver },
+    Target { name: "ids", run: text::ids },
+    Target { name: "timestamps", run: text::timestamps },
+    Target { name: "varints", run: media::varints },
+];
 
 impl Target {
     /// The target called `name`.
@@ -46,22 +67,4 @@ impl Target {
         let held = heap.peak_usage().saturating_sub(before);
         assert!(held <= HEAP_MAX, "{} held {held} bytes for an input of {}", self.name, input.len());
     }
-}
-
-/// Arithmetic on timestamps that peers chose: it saturates, and the two ways to ask for a difference agree.
-fn timestamps(input: &[u8]) {
-    let Some((a, rest)) = input.split_first_chunk() else { return };
-    let Some((b, rest)) = rest.split_first_chunk() else { return };
-    let Some((offset, _)) = rest.split_first_chunk() else { return };
-    let (a, b) =
-        (Timestamp::from_micros(u64::from_be_bytes(*a)), Timestamp::from_micros(u64::from_be_bytes(*b)));
-    let offset = i64::from_be_bytes(*offset);
-
-    let forward = a.signed_since(b);
-    assert_eq!(forward.is_positive(), a > b);
-    assert_eq!(forward == 0, a == b);
-    assert_eq!(b + a.saturating_since(b), a.max(b));
-    assert_eq!(a - a.saturating_since(b), a.min(b));
-    assert_eq!(a.offset_by(offset) >= a, offset >= 0 || a == Timestamp::ZERO);
-    assert!(a + Duration::from_micros(offset.unsigned_abs()) >= a);
 }
