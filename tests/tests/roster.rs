@@ -1,0 +1,158 @@
+//! Everybody knows who is there: if this fails, a mirror differs from the relay's room after people
+//! came and went.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parlor_client::{PublishOptions, Publisher, Room};
+use parlor_tests::world::{Person, World, engine_on};
+use parlor_transport::sim::{self, Profile, Sim, Simulation};
+use proptest::prelude::*;
+use rand::seq::SliceRandom;
+
+/// Compares one mirror with the relay's room.
+fn assert_equal(world: &World, person: &Person, room: &Room) {
+    let truth = world.room().expect("somebody is there");
+    let place =
+        room.place().unwrap_or_else(|| panic!("{} has no snapshot: {:?}", person.name, room.status()));
+    assert_eq!(place, (truth.epoch, truth.position), "{}", person.name);
+    let view = room.view().unwrap();
+    let users: Vec<_> = truth.users.iter().filter(|info| info.user.as_str() != person.name).collect();
+    assert_eq!(view.users.values().collect::<Vec<_>>(), users, "{}", person.name);
+    let streams: Vec<_> = truth.streams.iter().filter(|info| info.user.as_str() != person.name).collect();
+    assert_eq!(view.streams.values().collect::<Vec<_>>(), streams, "{}", person.name);
+}
+
+#[test]
+fn sixty_people_come_and_go_in_random_order() {
+    sim::run(11, async |sim| {
+        let world = World::new(&sim).await;
+        let mut rng = sim.rng("order");
+        let links = [Profile::wifi, Profile::mobile, Profile::wifi_lossy, Profile::congested];
+        let people: Vec<Person> =
+            (0..60).map(|n| world.person(&format!("p{n:02}"), links[n % links.len()]())).collect();
+        let mut order: Vec<usize> = (0..60).chain(0..60).collect();
+        order.shuffle(&mut rng);
+        let mut rooms: BTreeMap<usize, (Room, Publisher)> = BTreeMap::new();
+        for number in order {
+            if let Some((room, publisher)) = rooms.remove(&number) {
+                drop(publisher);
+                drop(room);
+            } else {
+                let room = people[number].join(&world);
+                let options = PublishOptions::new(format!("cam-{number}")).video("test");
+                let publisher = room.publish(options).unwrap();
+                rooms.insert(number, (room, publisher));
+            }
+            sim.clock().sleep(Duration::from_millis(37)).await;
+            if rooms.len() > 1 && number % 7 == 0 {
+                sim.clock().sleep(Duration::from_secs(3)).await;
+                for (number, (room, _)) in &rooms {
+                    assert_equal(&world, &people[*number], room);
+                }
+            }
+        }
+        assert!(rooms.is_empty(), "everybody came once and went once");
+        sim.clock().sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.room(), None, "the room ends with the last leave");
+        assert_eq!(world.relay.survey().connections, 0, "{:?}", world.relay.survey());
+    });
+}
+
+/// What one of six people does next.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Join,
+    Leave,
+    Publish,
+    Unpublish,
+    /// The network goes away without a word.
+    Vanish,
+    /// The network is back and the person joins anew, perhaps before the relay has noticed anything.
+    Reconnect,
+    /// The same user joins on another machine.
+    JoinElsewhere,
+}
+
+fn deeds() -> impl Strategy<Value = Vec<(usize, Deed, u16)>> {
+    use Deed::{Join, JoinElsewhere, Leave, Publish, Reconnect, Unpublish, Vanish};
+    let deed = prop_oneof![
+        4 => Just(Join), 2 => Just(Leave), 4 => Just(Publish), 2 => Just(Unpublish),
+        1 => Just(Vanish), 1 => Just(Reconnect), 1 => Just(JoinElsewhere),
+    ];
+    proptest::collection::vec((0usize..6, deed, 0u16..1500), 1..40)
+}
+
+#[derive(Default)]
+struct Stay {
+    rooms: Vec<Room>,
+    publishers: Vec<Publisher>,
+    moves: u32,
+}
+
+async fn live(sim: &Sim, history: &[(usize, Deed, u16)]) {
+    let world = World::new(sim).await;
+    let links = [Profile::perfect, Profile::wifi, Profile::wifi_lossy, Profile::mobile, Profile::satellite];
+    let mut people: Vec<Person> =
+        (0..6).map(|n| world.person(&format!("p{n}"), links[n % links.len()]())).collect();
+    let mut stays: Vec<Stay> = (0..6).map(|_| Stay::default()).collect();
+    for &(number, deed, pause) in history {
+        let (person, stay) = (&mut people[number], &mut stays[number]);
+        match deed {
+            Deed::Join if stay.rooms.is_empty() => stay.rooms.push(person.join(&world)),
+            Deed::Leave => {
+                stay.publishers.clear();
+                stay.rooms.clear();
+            }
+            Deed::Publish => {
+                if let Some(room) = stay.rooms.last() {
+                    // Two people share each id: the later one is refused.
+                    let options = PublishOptions::new(format!("cam-{}", number / 2)).video("test");
+                    stay.publishers.extend(room.publish(options));
+                }
+            }
+            Deed::Unpublish => stay.publishers.truncate(stay.publishers.len().saturating_sub(1)),
+            Deed::Vanish => person.host.outage(Duration::ZERO, Duration::from_secs(30)),
+            Deed::Reconnect => {
+                person.host.outage(Duration::ZERO, Duration::ZERO);
+                person.engine = engine_on(&person.host);
+                stay.rooms.push(person.join(&world));
+            }
+            Deed::JoinElsewhere => {
+                stay.moves += 1;
+                let host = sim.host(&format!("p{number}-{}", stay.moves), Profile::wifi());
+                person.engine = engine_on(&host);
+                person.host = host;
+                stay.rooms.push(person.join(&world));
+            }
+            Deed::Join => {}
+        }
+        sim.clock().sleep(Duration::from_millis(pause.into())).await;
+    }
+    // Long enough for outages to end and for the relay to notice who is gone.
+    sim.clock().sleep(Duration::from_secs(60)).await;
+    let mut connected = 0;
+    for (person, stay) in people.iter().zip(&stays) {
+        for room in &stay.rooms {
+            if room.status().state == parlor_client::room::RoomState::Connected {
+                assert_equal(&world, person, room);
+                connected += 1;
+            }
+        }
+    }
+    let there = world.room().map_or(0, |room| room.users.len());
+    assert_eq!(there, connected, "no ghost, and nobody missing");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any history of joins, leaves, publications, broken networks, reconnects and repeated logins
+    /// leaves every mirror equal to the relay's room.
+    #[test]
+    fn any_history_leaves_every_mirror_equal_to_the_room(seed in 0u64..1000, history in deeds()) {
+        Simulation::new(seed).run(async |sim| live(&sim, &history).await);
+    }
+}
