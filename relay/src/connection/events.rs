@@ -1,18 +1,21 @@
 //! Room events to one member: a snapshot, then what follows it, for as long as the room has it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use parlor_transport::quic::{Ended, Session};
 use parlor_transport::wire::control::StreamKind;
 use tokio::sync::watch;
 
+use super::Connection;
 use crate::lobby::SharedRoom;
 use crate::lock;
 use crate::room::events::After;
 
 /// Sends the room until it ends, the connection ends, or the task is aborted because the user left.
-pub(super) async fn send(session: Session, room: SharedRoom, changed: watch::Receiver<()>) {
-    if let Err(ended) = follow(&session, &room, changed).await {
-        session.close(ended.code, &ended.text);
+pub(super) async fn send(connection: Arc<Connection>, room: SharedRoom, changed: watch::Receiver<()>) {
+    if let Err(ended) = follow(&connection.session, &room, changed).await {
+        connection.give_up(&ended);
     }
 }
 
@@ -35,7 +38,7 @@ async fn follow(session: &Session, room: &SharedRoom, mut changed: watch::Receiv
 
 /// What a member at `position` is to be sent next, and where it is then. One who is new, or reads so
 /// slowly that its next event is gone, gets the whole room.
-fn next(room: &SharedRoom, position: Option<u64>) -> Option<(std::sync::Arc<[Bytes]>, u64)> {
+fn next(room: &SharedRoom, position: Option<u64>) -> Option<(Arc<[Bytes]>, u64)> {
     let mut room = lock(room);
     let position = match position.map(|position| (position, room.after(position))) {
         Some((_, After::UpToDate)) => return None,

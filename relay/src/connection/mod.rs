@@ -49,6 +49,14 @@ impl Connection {
             self.session.close(refusal.code, &refusal.text);
         }
     }
+
+    /// A QUIC stream failed with `ended`: either the connection is over, and there is nothing to do, or
+    /// the client broke a control stream off, and it is over now.
+    fn give_up(&self, ended: &Ended) {
+        if ended.code == Code::ProtocolViolation {
+            self.session.close(ended.code, &ended.text);
+        }
+    }
 }
 
 /// Serves a connection to its end.

@@ -43,12 +43,14 @@ pub(super) async fn read(connection: Arc<Connection>, mut receiver: MessageRecei
             Ok(Some(message)) => connection.hub.handle(connection.id, message),
             Ok(None) => return connection.session.close(Code::Ok, "the client stopped asking"),
             Err(RecvError::Wire(error)) => {
-                let text = format!("a request cannot be read: {error}; update the older side");
+                let remedy = match error.code() {
+                    Code::ProtocolViolation => "; update the older side, and report it if both are current",
+                    _ => "",
+                };
+                let text = format!("a request cannot be read: {error}{remedy}");
                 return connection.hang_up(&Refusal::new(error.code(), text));
             }
-            Err(RecvError::Ended(ended)) => {
-                return connection.session.close(ended.code, &ended.text);
-            }
+            Err(RecvError::Ended(ended)) => return connection.give_up(&ended),
         }
     }
 }
@@ -62,8 +64,7 @@ pub(super) async fn write(
 ) {
     let mut writer = Writer { connection, lanes, sender, inbox, events: JoinSet::new() };
     if let Err(ended) = writer.run().await {
-        // Only the client can have stopped this QUIC stream while the connection lives.
-        writer.connection.session.close(ended.code, &ended.text);
+        writer.connection.give_up(&ended);
     }
 }
 
@@ -103,11 +104,11 @@ impl Writer {
     }
 
     async fn open(&mut self, mail: Mail) -> Result<(), Ended> {
-        let Connection { session, publications, plays, keyframes, id, hub, .. } = &*self.connection;
+        let Connection { publications, plays, keyframes, id, hub, .. } = &*self.connection;
         let now = hub.clock().now();
         match mail {
             Mail::Entered(room, changed) => {
-                self.events.spawn(events::send(session.clone(), room, changed));
+                self.events.spawn(events::send(self.connection.clone(), room, changed));
             }
             Mail::Notice(notice) => match notice {
                 Notice::Send(mut message) => {

@@ -1,0 +1,156 @@
+//! If this fails, a slow or late player does not get what it could, or costs others theirs.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use parlor_transport::sim::{self, LinkConfig, Profile};
+use parlor_transport::wire::control::*;
+use support::*;
+
+const VIDEO: &[TrackKind] = &[TrackKind::Video];
+/// 30 frames of 4,000 bytes and a keyframe of 20,000 every two seconds: about 1 Mbit/s.
+const FRAME: usize = 4_000;
+const KEYFRAME: usize = 20_000;
+
+/// Sends 30 frames/s for `frames` frames, with a keyframe every `group` and whenever one is asked for.
+async fn film(world: &World, client: &mut Client, cam: &mut Publisher, frames: u64, group: u64) {
+    for number in 0..frames {
+        let asked = std::iter::from_fn(|| client.answers.try_recv().ok())
+            .any(|answer| matches!(answer, RelayMessage::KeyframeWanted(_)));
+        let keyframe = asked || number % group == 0;
+        cam.send(0, keyframe, if keyframe { KEYFRAME } else { FRAME });
+        world.pass(Duration::from_micros(33_333)).await;
+    }
+}
+
+/// A third of it gets through downwards.
+fn modem() -> Profile {
+    let mut profile = Profile::perfect().with_rtt(RTT);
+    profile.down = LinkConfig { rate: Some(300_000), queue_max: 30_000, ..profile.down };
+    profile
+}
+
+#[test]
+fn a_slow_player_slows_nobody_and_gets_only_what_decodes() {
+    for delivery in [Delivery::QuicStream, Delivery::Datagram] {
+        sim::run(1, async |sim| {
+            let world = World::start(&sim).await;
+            let mut u1 = world.enter("r", "u1").await;
+            let mut fast = world.enter("r", "fast").await;
+            let mut slow = world.enter_with("r", "slow", modem()).await;
+            let mut cam = u1.publish("cam", delivery, VIDEO).await;
+            fast.play("cam", delivery).await;
+            slow.play("cam", delivery).await;
+            world.pass(millis(200)).await;
+            film(&world, &mut u1, &mut cam, 600, 60).await;
+            world.pass(millis(2000)).await;
+
+            for number in 0..600 {
+                let received = fast.frame().await;
+                assert_eq!((received.frame.header().number, received.missed), (number, 0), "{delivery:?}");
+            }
+            // What its link loses is counted as missed; everything else decodes.
+            let (mut received, mut last, mut lost) = (0, 0, true);
+            while let Ok(frame) = slow.frames.try_recv() {
+                let header = frame.frame.header();
+                lost = !header.keyframe && (lost || frame.missed > 0);
+                let decodes = header.keyframe || header.number == last + 1;
+                assert!(lost || decodes, "{delivery:?}: frame {} after {last}", header.number);
+                (received, last) = (received + 1, header.number);
+            }
+            assert!((20..400).contains(&received), "{delivery:?}: {received} of 600");
+        });
+    }
+}
+
+#[test]
+fn a_late_joiner_sees_a_picture_at_once_and_is_live_within_half_a_second() {
+    sim::run(2, async |sim| {
+        let world = World::start(&sim).await;
+        let mut u1 = world.enter("r", "u1").await;
+        let mut cam = u1.publish("cam", Delivery::QuicStream, VIDEO).await;
+        // The newest keyframe is 1.5 s old.
+        film(&world, &mut u1, &mut cam, 45, 60).await;
+        let mut late = world.enter("r", "late").await;
+        let start = world.now();
+        late.play("cam", Delivery::QuicStream).await;
+        let first = late.frame().await;
+        assert!(first.frame.header().keyframe);
+        let took = first.arrived.saturating_since(start);
+        assert!(took <= RTT + millis(5), "the first picture took {took:?}");
+        film(&world, &mut u1, &mut cam, 15, 60).await;
+        let frames: Vec<_> = std::iter::from_fn(|| late.frames.try_recv().ok()).collect();
+        let numbers: Vec<_> = frames.iter().map(|received| received.frame.header().number).collect();
+        assert_eq!(numbers, (1..numbers.len() as u64 + 1).collect::<Vec<_>>(), "everything since");
+        assert!(numbers.len() >= 56, "live after half a second: {}", numbers.len());
+        let backlog = frames[43].arrived.saturating_since(start);
+        assert!(backlog <= millis(500), "caught up after {backlog:?}");
+    });
+}
+
+#[test]
+fn many_who_need_a_keyframe_cost_the_publisher_one() {
+    sim::run(3, async |sim| {
+        let world = World::start(&sim).await;
+        let mut u1 = world.enter("r", "u1").await;
+        let mut cam = u1.publish("cam", Delivery::QuicStream, VIDEO).await;
+        cam.send(0, true, KEYFRAME);
+        world.pass(millis(100)).await;
+        let mut players = Vec::new();
+        for number in 0..10 {
+            let mut player = world.enter("r", &format!("p{number}")).await;
+            let lane = player.play("cam", Delivery::QuicStream).await;
+            player.frame().await;
+            players.push((player, lane));
+        }
+        world.pass(millis(1000)).await;
+        for (player, lane) in &mut players {
+            let ask = RequestKeyframe { lane: *lane, track: 0 };
+            player.send(ClientMessage::RequestKeyframe(ask)).await;
+        }
+        world.pass(millis(2000)).await;
+        let asked: Vec<_> = std::iter::from_fn(|| u1.answers.try_recv().ok()).collect();
+        let wanted = KeyframeWanted { lane: cam.lane, track: 0, spatial: 0 };
+        assert_eq!(asked, [RelayMessage::KeyframeWanted(wanted)]);
+        cam.send(0, false, FRAME);
+        cam.send(0, true, KEYFRAME);
+        for (player, _) in &mut players {
+            let header = player.frame().await.frame.header().clone();
+            assert_eq!((header.number, header.keyframe), (2, true), "nothing that does not decode");
+        }
+    });
+}
+
+#[test]
+fn sound_does_not_wait_behind_pictures() {
+    sim::run(4, async |sim| {
+        let world = World::start(&sim).await;
+        let mut u1 = world.enter("r", "u1").await;
+        let mut slow = world.enter_with("r", "slow", modem()).await;
+        let kinds = &[TrackKind::Audio, TrackKind::Video];
+        let mut talk = u1.publish("talk", Delivery::QuicStream, kinds).await;
+        slow.play("talk", Delivery::QuicStream).await;
+        world.pass(millis(200)).await;
+        let mut sent = Vec::new();
+        for number in 0..500 {
+            sent.push(world.now());
+            talk.send(0, true, 80);
+            if number % 2 == 0 {
+                talk.send(1, number % 100 == 0, FRAME);
+            }
+            world.pass(millis(20)).await;
+        }
+        world.pass(millis(3000)).await;
+        let mut late: Vec<_> = std::iter::from_fn(|| slow.frames.try_recv().ok())
+            .filter(|received| received.track == 0)
+            .map(|received| received.arrived.saturating_since(sent[received.frame.header().number as usize]))
+            .collect();
+        assert!(late.len() >= 490, "sound gets through: {} of 500", late.len());
+        late.sort_unstable();
+        // What queues on the link before the congestion controller notices is beyond the relay's reach.
+        let median = late[late.len() / 2];
+        assert!(median <= millis(900), "{median:?}");
+    });
+}
