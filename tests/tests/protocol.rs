@@ -364,7 +364,7 @@ fn held_objects(size: usize) -> u64 {
     (1..)
         .find(|&sequence| {
             let hop = HopHeader { lane: 1, track: 0, sequence };
-            receiver.handle_object(Timestamp::ZERO, hop, object.clone()).unwrap();
+            receiver.handle_object(Timestamp::ZERO, hop, object.clone()).expect("a frame");
             receiver.poll_output().is_some()
         })
         .map_or(0, |first_too_many| first_too_many - 1)
@@ -384,8 +384,8 @@ fn frame_of(size: usize) -> Frame {
         level: None,
         metadata: Bytes::new(),
     };
-    let empty = Frame::new(header.clone(), b"").unwrap();
-    Frame::new(header, &vec![0; size.saturating_sub(empty.object().len())]).unwrap()
+    let empty = Frame::new(header.clone(), b"").expect("within its bounds");
+    Frame::new(header, &vec![0; size.saturating_sub(empty.object().len())]).expect("within its bounds")
 }
 
 /// The two fragments of the examples are the sound frame of the examples.
