@@ -18,7 +18,10 @@ pub fn real_clock() -> Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place where this crate reads the machine's clock")]
     let origin = Instant::now();
     Arc::new(move || {
-        #[expect(clippy::disallowed_methods, reason = "the one place where this crate reads the machine's clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where this crate reads the machine's clock"
+        )]
         let elapsed = origin.elapsed();
         MediaTime::from(elapsed)
     })

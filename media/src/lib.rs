@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod audio;
+pub mod capture;
 pub mod clock;
 mod font;
 pub mod frame;

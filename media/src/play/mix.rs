@@ -98,7 +98,10 @@ mod tests {
         assert_eq!(mixer.pull(MediaTime::ZERO, 960).data(), [0; 960]);
         let ids: Vec<FeedId> = [400.0, 700.0].map(|hz| mixer.add(Voice(Tone::new(hz, 0.3)))).into();
         let both = mixer.pull(MediaTime::ZERO, 4_800);
-        assert!((tone_level(both.data(), 400.0) - 0.3).abs() < 0.01 && (tone_level(both.data(), 700.0) - 0.3).abs() < 0.01);
+        assert!(
+            (tone_level(both.data(), 400.0) - 0.3).abs() < 0.01
+                && (tone_level(both.data(), 700.0) - 0.3).abs() < 0.01
+        );
         mixer.remove(ids[0]);
         let one = mixer.pull(MediaTime::ZERO, 4_800);
         assert!(tone_level(one.data(), 400.0) < 0.01 && tone_level(one.data(), 700.0) > 0.29);

@@ -108,8 +108,10 @@ impl WavWriter {
         let writer = self.writer.as_mut().ok_or(PlayError::Closed { path: self.path.clone() })?;
         let mixed = if self.channels == 1 { samples.to_mono() } else { samples.clone() };
         let copies = usize::from(self.channels / mixed.channels());
-        let written =
-            mixed.data().iter().try_for_each(|&sample| (0..copies).try_for_each(|_| writer.write_sample(sample)));
+        let written = mixed
+            .data()
+            .iter()
+            .try_for_each(|&sample| (0..copies).try_for_each(|_| writer.write_sample(sample)));
         written.map_err(|error| {
             self.writer = None;
             wav_error(&self.path, error)

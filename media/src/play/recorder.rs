@@ -112,7 +112,8 @@ impl Mp4Recorder {
         if frame.keyframe && !started.video.samples.is_empty() {
             started.flush(&mut self.file).map_err(PlayError::output(&self.path))?;
         }
-        let sample = boxes::Sample { data: length_prefixed(&frame.data), duration: 0, keyframe: frame.keyframe };
+        let sample =
+            boxes::Sample { data: length_prefixed(&frame.data), duration: 0, keyframe: frame.keyframe };
         started.video.push(frame.time, started.origin, sample);
         self.flush_if_full()
     }
@@ -182,7 +183,9 @@ impl Mp4Recorder {
 
     fn flush_if_full(&mut self) -> Result<(), PlayError> {
         match &mut self.started {
-            Some(started) if started.is_full() => started.flush(&mut self.file).map_err(PlayError::output(&self.path)),
+            Some(started) if started.is_full() => {
+                started.flush(&mut self.file).map_err(PlayError::output(&self.path))
+            }
             _ => Ok(()),
         }
     }

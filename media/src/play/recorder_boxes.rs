@@ -3,8 +3,9 @@
 use std::io;
 
 use mp4_atom::{
-    Audio, Avc3, Avcc, Dinf, Dops, Dref, Encode, Ftyp, Hdlr, Mdat, Mdhd, Mdia, Mehd, Mfhd, Minf, Moof, Moov, Mvex, Mvhd,
-    Opus, Smhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun, TrunEntry, TrunSamples, Url, Visual, Vmhd,
+    Audio, Avc3, Avcc, Dinf, Dops, Dref, Encode, Ftyp, Hdlr, Mdat, Mdhd, Mdia, Mehd, Mfhd, Minf, Moof, Moov,
+    Mvex, Mvhd, Opus, Smhd, Stbl, Stco, Stsd, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun, TrunEntry,
+    TrunSamples, Url, Visual, Vmhd,
 };
 
 use crate::frame::{EncodedVideo, SAMPLE_RATE};
@@ -56,7 +57,9 @@ pub(super) struct Parameters {
 impl Parameters {
     /// From a keyframe; `None` if it does not carry both parameter sets.
     pub(super) fn of(keyframe: &EncodedVideo) -> Option<Parameters> {
-        let find = |kind| annexb::units(&keyframe.data).find(|unit| annexb::unit_type(unit) == kind).map(<[u8]>::to_vec);
+        let find = |kind| {
+            annexb::units(&keyframe.data).find(|unit| annexb::unit_type(unit) == kind).map(<[u8]>::to_vec)
+        };
         Some(Parameters {
             sps: find(nal::SPS).filter(|sps| sps.len() >= 4)?,
             pps: find(nal::PPS)?,
@@ -173,7 +176,8 @@ fn video_track(parameters: &Parameters, movie_ticks: u64, ticks: u64) -> io::Res
         avcc: Avcc::new(sps, pps).map_err(io::Error::other)?,
         ..Avc3::default()
     };
-    let tkhd = Tkhd { track_id: VIDEO_TRACK, width: (*width).into(), height: (*height).into(), ..Tkhd::default() };
+    let tkhd =
+        Tkhd { track_id: VIDEO_TRACK, width: (*width).into(), height: (*height).into(), ..Tkhd::default() };
     let minf = Minf { vmhd: Some(Vmhd::default()), ..media_info(avc3.into()) };
     Ok(track(tkhd, movie_ticks, VIDEO_TIMESCALE, ticks, b"vide", minf))
 }
@@ -204,7 +208,12 @@ fn track(tkhd: Tkhd, movie_ticks: u64, timescale: u64, ticks: u64, handler: &[u8
     Trak {
         tkhd: Tkhd { enabled: true, in_movie: true, duration: movie_ticks, ..tkhd },
         mdia: Mdia {
-            mdhd: Mdhd { timescale: timescale as u32, duration: ticks, language: "und".into(), ..Mdhd::default() },
+            mdhd: Mdhd {
+                timescale: timescale as u32,
+                duration: ticks,
+                language: "und".into(),
+                ..Mdhd::default()
+            },
             hdlr: Hdlr { handler: handler.into(), name: "Parlor".into() },
             minf,
         },

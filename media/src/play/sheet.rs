@@ -49,7 +49,8 @@ impl ContactSheet {
         }
         let (width, height) = (self.tile.0 as u32, self.tile.1 as u32);
         let black = || {
-            Picture::filled(width, height, [16, 128, 128], MediaTime::ZERO).expect("the size was checked in new")
+            Picture::filled(width, height, [16, 128, 128], MediaTime::ZERO)
+                .expect("the size was checked in new")
         };
         let tile = picture.map_or_else(black, |picture| self.scaler.scale(picture));
         let letters = (self.tile.0 / (CELL_WIDTH * CAPTION_SCALE)).max(1);

@@ -60,10 +60,7 @@ mod tests {
         let stream = [9, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 0, 0, 1, 0, 0, 0, 1, 0x65, 7, 0, 0];
         let found: Vec<&[u8]> = units(&stream).collect();
         assert_eq!(found, [&[0x67, 1][..], &[0x68], &[0x65, 7]]);
-        assert_eq!(
-            found.iter().map(|unit| unit_type(unit)).collect::<Vec<_>>(),
-            [nal::SPS, nal::PPS, 5]
-        );
+        assert_eq!(found.iter().map(|unit| unit_type(unit)).collect::<Vec<_>>(), [nal::SPS, nal::PPS, 5]);
         assert_eq!(units(&[1, 2, 3]).count(), 0);
         assert_eq!(unit_type(&[]), 0);
     }

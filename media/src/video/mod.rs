@@ -13,6 +13,8 @@ mod encoder;
 #[cfg(feature = "h264")]
 mod openh264;
 
+#[cfg(all(feature = "h264", feature = "files"))]
+pub(crate) use decoder::to_picture;
 #[cfg(feature = "h264")]
 pub use decoder::{Decoded, H264Decoder};
 #[cfg(feature = "h264")]
