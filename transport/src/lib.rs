@@ -8,6 +8,7 @@ pub mod hop;
 pub mod id;
 pub mod quic;
 pub mod rate;
+pub mod repair;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod units;
