@@ -1,5 +1,6 @@
 //! If these fail, people do not hear each other: wrong sound, no repair after loss, or pauses that cost bandwidth.
 #![cfg(feature = "opus")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
 use parlor_media::audio::{AudioDecode, AudioError, OpusConfig, OpusDecoder, OpusEncoder};

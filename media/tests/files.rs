@@ -1,5 +1,6 @@
 //! If these fail, recordings cannot be played, clips cannot be published, or a bad file brings a call down.
 #![cfg(all(feature = "files", feature = "h264", feature = "opus"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! If these fail, the pictures of a call are wrong: garbled, out of order, too coarse, or shown although broken.
 #![cfg(feature = "h264")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
 use parlor_media::frame::{EncodedVideo, MediaTime, Picture};

@@ -88,6 +88,7 @@ impl ClipSource {
             scaler,
             format: VideoFormat { width, height, fps },
             picture,
+            step,
             read: 1,
             given: 0,
         })

@@ -37,9 +37,6 @@ pub use wav::WavSource;
 
 use crate::frame::{FrameError, MediaTime, Picture, Samples};
 
-#[cfg(feature = "audio-devices")]
-pub(crate) use microphone::{DeviceStream, find_device, is_capture_ready};
-
 /// The size and rate of what a [`VideoSource`] gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VideoFormat {

@@ -60,8 +60,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Index, String> {
     Ok(Index { frames, fps, config: config.clone() })
 }
 
-/// The header, and the fragments with where they start.
-fn top_level(bytes: &[u8]) -> Result<(Option<Moov>, Vec<(usize, Moof)>), String> {
+/// A fragment and where it starts in the file.
+type Fragment = (usize, Moof);
+
+/// The header and the fragments.
+fn top_level(bytes: &[u8]) -> Result<(Option<Moov>, Vec<Fragment>), String> {
     let (mut moov, mut fragments) = (None, Vec::new());
     let mut at = 0;
     // Every round moves on by at least the eight bytes of a header.
