@@ -114,6 +114,57 @@ pub enum RoomEvent {
     },
 }
 
+/// The same questions to every event, so that an app need not care in which way it hears of a change.
+///
+/// Apply in this order: streams and users that are gone, then users and streams that are new.
+impl RoomEvent {
+    /// Streams that are gone.
+    pub fn removed_streams(&self) -> &[StreamInfo] {
+        match self {
+            RoomEvent::StreamRemoved { stream, .. } => std::slice::from_ref(stream),
+            RoomEvent::Resync { difference, .. } => &difference.removed_streams,
+            _ => &[],
+        }
+    }
+
+    /// Users who are gone.
+    pub fn removed_users(&self) -> &[UserInfo] {
+        match self {
+            RoomEvent::UserRemoved { user, .. } => std::slice::from_ref(user),
+            RoomEvent::Resync { difference, .. } => &difference.removed_users,
+            _ => &[],
+        }
+    }
+
+    /// Users who are new.
+    pub fn added_users(&self) -> &[UserInfo] {
+        match self {
+            RoomEvent::UsersAdded { users, .. } => users,
+            RoomEvent::Resync { difference, .. } => &difference.added_users,
+            _ => &[],
+        }
+    }
+
+    /// Streams that are new.
+    pub fn added_streams(&self) -> &[StreamInfo] {
+        match self {
+            RoomEvent::StreamsAdded(streams) => streams,
+            RoomEvent::Resync { difference, .. } => &difference.added_streams,
+            _ => &[],
+        }
+    }
+
+    /// Users in the room now, this one included, if the event is about users.
+    pub fn count(&self) -> Option<u32> {
+        match self {
+            RoomEvent::UsersAdded { count, .. }
+            | RoomEvent::UserRemoved { count, .. }
+            | RoomEvent::Resync { count, .. } => Some(*count),
+            _ => None,
+        }
+    }
+}
+
 /// The difference between two views of a room.
 ///
 /// A user or stream that went and came back as another (other name, tracks or publisher) is in both lists.
@@ -161,31 +212,15 @@ impl RoomView {
 
     /// Brings the view up to date with an event.
     pub fn apply(&mut self, event: &RoomEvent) {
-        match event {
-            RoomEvent::State(_) => {}
-            RoomEvent::UsersAdded { users, .. } => self.add_users(users),
-            RoomEvent::UserRemoved { user, .. } => {
-                self.users.remove(&user.user);
-            }
-            RoomEvent::StreamsAdded(streams) => self.add_streams(streams),
-            RoomEvent::StreamRemoved { stream, .. } => {
-                self.streams.remove(&stream.stream);
-            }
-            RoomEvent::Resync { difference, .. } => {
-                self.streams.retain(|_, stream| !difference.removed_streams.contains(stream));
-                self.users.retain(|_, user| !difference.removed_users.contains(user));
-                self.add_users(&difference.added_users);
-                self.add_streams(&difference.added_streams);
-            }
+        for stream in event.removed_streams() {
+            self.streams.remove(&stream.stream);
         }
-    }
-
-    fn add_users(&mut self, users: &[UserInfo]) {
-        self.users.extend(users.iter().map(|user| (user.user.clone(), user.clone())));
-    }
-
-    fn add_streams(&mut self, streams: &[StreamInfo]) {
-        self.streams.extend(streams.iter().map(|stream| (stream.stream.clone(), stream.clone())));
+        for user in event.removed_users() {
+            self.users.remove(&user.user);
+        }
+        self.users.extend(event.added_users().iter().map(|user| (user.user.clone(), user.clone())));
+        self.streams
+            .extend(event.added_streams().iter().map(|stream| (stream.stream.clone(), stream.clone())));
     }
 }
 

@@ -17,6 +17,7 @@ use parlor_transport::clock::Clock;
 use parlor_transport::id::StreamAlias;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::TrackKind;
+use parlor_transport::wire::frame::AudioLevel;
 
 use super::map::{is_readable, media_time, to_audio, to_video};
 use crate::engine::{Frames, Player};
@@ -49,6 +50,8 @@ pub struct PlaybackStats {
     pub freezes: u64,
     /// The playout of sound.
     pub audio: AudioPlayoutStats,
+    /// How loud the newest sound is that came; `None` before the first.
+    pub level: Option<AudioLevel>,
 }
 
 impl Player {
@@ -96,10 +99,13 @@ impl Playback {
     /// What was received, shown and sounded.
     pub fn stats(&self) -> PlaybackStats {
         let player = self.player.stats();
-        let audio = lock(&self.sound).playout.stats();
+        let (audio, level) = {
+            let sound = lock(&self.sound);
+            (sound.playout.stats(), sound.level)
+        };
         let mut screen = lock(&self.screen);
         let video = screen.meter.rates(self.clock.now());
-        PlaybackStats { player, shown: screen.shown, video, freezes: screen.freezes, audio }
+        PlaybackStats { player, shown: screen.shown, video, freezes: screen.freezes, audio, level }
     }
 }
 
@@ -127,11 +133,12 @@ struct Screen {
 struct Sound {
     playout: AudioPlayout<OpusDecoder>,
     sync: LipSync,
+    level: Option<AudioLevel>,
 }
 
 impl Sound {
     fn new() -> Result<Self, AudioError> {
-        Ok(Sound { playout: AudioPlayout::new(OpusDecoder::new(1)?), sync: LipSync::new() })
+        Ok(Sound { playout: AudioPlayout::new(OpusDecoder::new(1)?), sync: LipSync::new(), level: None })
     }
 }
 
@@ -265,7 +272,9 @@ impl Playing {
             TrackKind::Video => Some(frame),
             TrackKind::Audio => {
                 let arrived = media_time(frame.arrived);
-                lock(&self.sound).playout.push(frame.header.number, to_audio(&frame), arrived);
+                let mut sound = lock(&self.sound);
+                sound.level = frame.header.level.or(sound.level);
+                sound.playout.push(frame.header.number, to_audio(&frame), arrived);
                 None
             }
             TrackKind::Data => None,

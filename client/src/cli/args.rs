@@ -1,0 +1,245 @@
+//! What can be said on the command line.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use parlor_client::{Scenario, StreamId};
+
+/// Calls between many people, over QUIC.
+#[derive(Parser, Debug)]
+#[command(name = "parlor", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Log lines to standard error, as in `info` or `parlor_client=debug`
+    #[arg(long, global = true, env = "PARLOR_LOG", default_value = "warn")]
+    pub(crate) log: String,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Join a room, publish and play, until Ctrl-C
+    Join(Join),
+    /// Record a stream to an MP4 file, as it comes
+    Record(Record),
+    /// Show who and what is in a room
+    Room(Room),
+}
+
+/// What all commands need to know.
+#[derive(Args, Debug)]
+pub(crate) struct Common {
+    /// Where, as the relay prints it: parlor://host:port/room#sha256=…
+    pub(crate) address: String,
+    /// The user to join as, unique within the app [default: parlor-<process id>]
+    #[arg(long = "as", value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The name that others read
+    #[arg(long, default_value = "")]
+    pub(crate) name: String,
+    /// Another room than the address names
+    #[arg(long)]
+    pub(crate) room: Option<String>,
+    /// The app
+    #[arg(long, default_value = "dev")]
+    pub(crate) app: String,
+    /// Write a qlog file of the connection into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) qlog: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Join {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// What to publish: pattern, camera, or files: clip.mp4, pictures.y4m, sound.wav, clip.mp4+sound.wav
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) publish: Option<Source>,
+    /// The stream to publish it as, unique within the app [default: the user's id and "-cam"]
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<String>,
+    /// What to play: all, none, or stream ids separated by commas
+    #[arg(long, default_value = "all")]
+    pub(crate) play: Wanted,
+    /// Size and rate of what is published
+    #[arg(long, value_enum, default_value_t = Quality::Standard)]
+    pub(crate) quality: Quality,
+    /// Play sound on this machine's speaker
+    #[cfg(feature = "audio-devices")]
+    #[arg(long)]
+    pub(crate) speaker: bool,
+    /// Leave after this long
+    #[arg(long, value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Record {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The stream; waited for if nobody publishes it yet
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: String,
+    /// The file to write
+    #[arg(long, value_name = "FILE.mp4")]
+    pub(crate) out: PathBuf,
+    /// Stop after this long [default: until Ctrl-C or the end of the stream]
+    #[arg(long, value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Room {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Size and rate of what is published.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quality {
+    /// Sound only
+    Voice,
+    /// 640x360, 15 pictures/s, 600 kbit/s
+    Standard,
+    /// 1280x720, 30 pictures/s, 1,800 kbit/s
+    High,
+}
+
+impl From<Quality> for Scenario {
+    fn from(quality: Quality) -> Self {
+        match quality {
+            Quality::Voice => Scenario::VoiceCall,
+            Quality::Standard => Scenario::StandardCall,
+            Quality::High => Scenario::HighQualityCall,
+        }
+    }
+}
+
+/// What to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The moving test picture and tone.
+    Pattern,
+    /// Camera and microphone.
+    Camera,
+    /// Pictures and sound of files, one of them or both.
+    Files {
+        /// An MP4 or Y4M file.
+        video: Option<PathBuf>,
+        /// A WAV file.
+        audio: Option<PathBuf>,
+    },
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "pattern" => return Ok(Source::Pattern),
+            "camera" => return Ok(Source::Camera),
+            _ => {}
+        }
+        let (mut video, mut audio) = (None, None);
+        for part in text.split('+') {
+            let path = PathBuf::from(part);
+            let place = match extension(&path).as_str() {
+                "mp4" | "m4v" | "mov" | "y4m" => &mut video,
+                "wav" => &mut audio,
+                _ => {
+                    let known = "pattern, camera, or files that end in .mp4, .y4m or .wav";
+                    return Err(format!("{part:?} is not a source; choose {known}"));
+                }
+            };
+            if place.replace(path).is_some() {
+                return Err(format!("{text:?} names two sources of one kind; choose one"));
+            }
+        }
+        Ok(Source::Files { video, audio })
+    }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
+}
+
+/// What to play.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Everything that others publish.
+    All,
+    /// These, now or when they appear.
+    These(Vec<StreamId>),
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Wanted::All),
+            "none" => Ok(Wanted::These(Vec::new())),
+            ids => {
+                let ids = ids.split(',').map(StreamId::new).collect::<Result<_, _>>();
+                ids.map(Wanted::These).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let bad = || format!("{text:?} is not a number of seconds from 0.1 to 1000000");
+    text.parse().ok().filter(|seconds| (0.1..=1e6).contains(seconds)).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sources_are_told_apart_by_their_names() {
+        let files = |video: Option<&str>, audio: Option<&str>| Source::Files {
+            video: video.map(PathBuf::from),
+            audio: audio.map(PathBuf::from),
+        };
+        for (text, source) in [
+            ("pattern", Source::Pattern),
+            ("camera", Source::Camera),
+            ("a/clip.MP4", files(Some("a/clip.MP4"), None)),
+            ("x.y4m", files(Some("x.y4m"), None)),
+            ("y.wav+x.y4m", files(Some("x.y4m"), Some("y.wav"))),
+        ] {
+            assert_eq!(text.parse(), Ok(source));
+        }
+        for (bad, why) in
+            [("x.avi", "not a source"), ("a.wav+b.wav", "one kind"), ("a.mp4+b.y4m", "one kind")]
+        {
+            let error = bad.parse::<Source>().unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_to_play_and_how_long_is_checked() {
+        assert_eq!("all".parse(), Ok(Wanted::All));
+        assert_eq!("none".parse(), Ok(Wanted::These(vec![])));
+        let Ok(Wanted::These(ids)) = "a,b-c".parse() else { panic!("two ids") };
+        assert_eq!(ids.len(), 2);
+        assert!("a, b".parse::<Wanted>().unwrap_err().contains("' '"));
+        assert_eq!(seconds("1.5"), Ok(1.5));
+        for bad in ["0", "-1", "NaN", "inf", "x"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}
