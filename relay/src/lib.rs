@@ -1,5 +1,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 //! Parlor's relay: rooms, who is in them, and the forwarding of frames that nobody here looks into.
+//!
+//! As a program: `parlor-relay --dev`. As a library, for tests, demonstrations and programs of your own:
+//! [`Relay::bind`] and [`Relay::run`].
+//!
+//! # Where what is
+//! - [`room`]: what a room is, a replica that changes only by what an index (the authority) commits.
+//! - [`lobby`]: requests of clients and their answers; carries out what the index decided.
+//! - [`forward`]: frames, from a publication's cache to its players' cursors.
+//! - `connection`, [`server`]: the shells, which move bytes and keep the time. quinn is not named here at all.
+//! - [`limits`]: every bound with its reason. [`config`], [`logging`]: for the program.
+//!
+//! # What holds
+//! - No lock is held across an await. Locks are taken in this order: hub (lobby), room; plays, publication.
+//! - Nothing is queued per player: a player is a cursor, and what it is too slow for it skips.
+//! - A user's join comes before its streams, its streams' end before its leave, in everyone's events.
+//! - A frame that goes out decodes, given what went out before it.
 
 pub mod config;
 mod connection;

@@ -192,7 +192,8 @@ fn a_client_that_does_not_read_its_answers() {
 /// Frames that are well formed and do not fit what was published.
 #[test]
 fn frames_that_do_not_fit_their_publication() {
-    let cases: [(&str, fn(FrameHeader) -> FrameHeader); 4] = [
+    type Change = fn(FrameHeader) -> FrameHeader;
+    let cases: [(&str, Change); 4] = [
         ("alias", |header| FrameHeader { alias: StreamAlias(999), ..header }),
         ("no track 3", |header| FrameHeader { track: 3, ..header }),
         ("no layer 2/0", |header| FrameHeader { spatial: 2, ..header }),

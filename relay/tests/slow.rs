@@ -143,14 +143,23 @@ fn sound_does_not_wait_behind_pictures() {
             world.pass(millis(20)).await;
         }
         world.pass(millis(3000)).await;
-        let mut late: Vec<_> = std::iter::from_fn(|| slow.frames.try_recv().ok())
-            .filter(|received| received.track == 0)
-            .map(|received| received.arrived.saturating_since(sent[received.frame.header().number as usize]))
-            .collect();
-        assert!(late.len() >= 490, "sound gets through: {} of 500", late.len());
-        late.sort_unstable();
-        // What queues on the link before the congestion controller notices is beyond the relay's reach.
-        let median = late[late.len() / 2];
-        assert!(median <= millis(900), "{median:?}");
+        let mut waited = [Vec::new(), Vec::new()];
+        while let Ok(received) = slow.frames.try_recv() {
+            let number = received.frame.header().number as usize;
+            let at = if received.track == 0 { number } else { 2 * number };
+            waited[usize::from(received.track)].push(received.arrived.saturating_since(sent[at]));
+        }
+        let [sound, pictures] = &mut waited;
+        sound.sort_unstable();
+        pictures.sort_unstable();
+        assert!(
+            sound.len() >= 475,
+            "sound gets through, but for what the link drops: {} of 500",
+            sound.len()
+        );
+        assert!((20..200).contains(&pictures.len()), "the link is too slow for pictures: {}", pictures.len());
+        // Both wait in the link's own queue; what waits at the relay is pictures.
+        let (sound, pictures) = (sound[sound.len() * 9 / 10], pictures[pictures.len() * 9 / 10]);
+        assert!(sound + millis(300) < pictures, "sound {sound:?}, pictures {pictures:?}");
     });
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parlor_transport::wire::control::{
-    EventStamp, RoomMessage, SnapshotPage, StreamAdded, StreamInfo, StreamRemoved, UserInfo, UserJoined,
-    UserLeft, encode,
+    ENTRIES_MAX, EventStamp, RoomMessage, SnapshotPage, StreamAdded, StreamInfo, StreamRemoved, UserInfo,
+    UserJoined, UserLeft, encode,
 };
 
 use crate::limits::PAGE_BYTES_MAX;
@@ -44,17 +44,11 @@ pub struct Snapshot {
 
 /// What the index committed does not follow from what this room is: our own broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "room {room:?} at {epoch}/{position} cannot take a change from {from_epoch}/{previous} to {to}: {change:?}"
-)]
+#[error("at {position} of epoch {epoch} the room cannot take {committed:?}")]
 pub struct NotNext {
-    room: RoomKey,
     epoch: u64,
     position: u64,
-    from_epoch: u64,
-    previous: u64,
-    to: u64,
-    change: Change,
+    committed: Box<Committed>,
 }
 
 impl Room {
@@ -106,15 +100,7 @@ impl Room {
             && committed.previous == position
             && committed.position == position + 1;
         if !follows || !self.change(&committed.change) {
-            return Err(NotNext {
-                room: committed.room.clone(),
-                epoch: self.epoch,
-                position,
-                from_epoch: committed.epoch,
-                previous: committed.previous,
-                to: committed.position,
-                change: committed.change.clone(),
-            });
+            return Err(NotNext { epoch: self.epoch, position, committed: Box::new(committed.clone()) });
         }
         let stamp = EventStamp {
             epoch: self.epoch,
@@ -160,13 +146,14 @@ impl Room {
 
     fn pages(&self) -> Vec<Bytes> {
         let mut pages = vec![self.page()];
-        let mut bytes = 0;
+        let (mut bytes, mut entries) = (0, 0);
         let mut make_room = |pages: &mut Vec<SnapshotPage>, entry: usize| {
-            if bytes + entry > PAGE_BYTES_MAX {
+            if bytes + entry > PAGE_BYTES_MAX || entries == ENTRIES_MAX {
                 pages.push(self.page());
-                bytes = 0;
+                (bytes, entries) = (0, 0);
             }
             bytes += entry;
+            entries += 1;
             pages.len() - 1
         };
         for user in self.roster.iter() {

@@ -420,6 +420,18 @@ fn a_large_room_comes_in_pages_that_fit_a_message() {
     assert_eq!(room.after(1999), After::Events(vec![room.log_last()]));
 }
 
+#[test]
+fn short_names_do_not_make_a_page_longer_than_clients_accept() {
+    let mut room = Room::new(key(0, 0), 1);
+    for number in 0..3000 {
+        let (user, name) = (UserId::new(number.to_string()).unwrap(), UserName::new("").unwrap());
+        let info = UserInfo { user, name };
+        room.apply(&committed(number, Change::UserJoined { session: SessionId(number), user: info }))
+            .unwrap();
+    }
+    assert_eq!(Mirror::begin(&mut room).contents, Contents::from(&room));
+}
+
 impl Room {
     fn log_last(&self) -> Bytes {
         match self.after(self.position() - 1) {

@@ -15,7 +15,7 @@ use parlor_transport::hop::Received;
 use parlor_transport::id::{AppId, RoomId, StreamAlias, StreamId, UserId, UserName};
 use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
-    Arrival, Ended, Endpoint, MessageReceiver, MessageSender, Options, Outgoing, Session, Trust,
+    Arrival, ConnectError, Ended, Endpoint, MessageReceiver, MessageSender, Options, Outgoing, Session, Trust,
 };
 use parlor_transport::sim::{Profile, Sim};
 use parlor_transport::units::Timestamp;
@@ -75,10 +75,19 @@ impl World {
 
     /// A connection that has said nothing yet.
     pub async fn connect(&self, name: &str, profile: Profile) -> Client {
+        self.try_connect(name, profile, self.trust).await.unwrap()
+    }
+
+    pub async fn try_connect(
+        &self,
+        name: &str,
+        profile: Profile,
+        trust: Trust,
+    ) -> Result<Client, ConnectError> {
         let host = self.sim.host(name, profile);
         let endpoint = Endpoint::client(host.binding(0).unwrap(), Options::default()).unwrap();
-        let session = endpoint.connect(self.address, "relay", self.trust).await.unwrap();
-        Client::new(name, endpoint, session).await
+        let session = endpoint.connect(self.address, "relay", trust).await?;
+        Ok(Client::new(name, endpoint, session).await)
     }
 
     /// A user in a room; its host has the user's name.
