@@ -5,6 +5,12 @@
 //! that into delays, delivery rate and loss, its [`Controller`] turns those into a rate, and its
 //! [`Pacer`] says when the next datagram may leave.
 
+pub mod controller;
+pub mod estimate;
+pub mod pacer;
 pub mod receive;
 
+pub use controller::{Controller, ControllerConfig, PathState};
+pub use estimate::{Estimate, EstimateStats, Estimator, FeedbackFault, SentPacket};
+pub use pacer::Pacer;
 pub use receive::{FeedbackBuilder, ReceiveStats};
