@@ -68,7 +68,7 @@ impl Call {
         let message = PlayMessage { request: lane, stream: stream.clone(), wishes: wishes.to_vec() };
         self.outgoing.push_back(ClientMessage::Play(message));
         // Frames may overtake the answer that says how they travel: the lane is open for both ways at once.
-        self.lanes.insert(lane, Some(Delivery::QuicStream));
+        self.lanes.insert(lane, Some(Delivery::default()));
         let play = Play {
             stream,
             lifecycle: Lifecycle::requesting(),

@@ -143,11 +143,11 @@ impl Call {
     }
 
     /// The next frame to give to the network: sound first, then what waited longest. `has_room` says whether
-    /// the network takes a frame of that many bytes and that urgency now.
+    /// the network takes a frame of that many bytes, that delivery and that urgency now.
     pub fn poll_frame(
         &mut self,
         now: Timestamp,
-        has_room: impl Fn(usize, bool) -> bool,
+        has_room: impl Fn(usize, Delivery, bool) -> bool,
     ) -> Option<OutgoingFrame> {
         let mut best = None;
         for (&lane, publication) in &mut self.publications {
@@ -158,12 +158,12 @@ impl Call {
             }
             let Some((bytes, urgent)) = waiting else { continue };
             let order = (!urgent, publication.outbox.waiting_since());
-            if best.as_ref().is_none_or(|&(_, best_order, _)| order < best_order) {
-                best = Some((lane, order, bytes));
+            if best.as_ref().is_none_or(|&(_, best_order, _, _)| order < best_order) {
+                best = Some((lane, order, bytes, publication.request.delivery));
             }
         }
-        let (lane, (patient, _), bytes) = best?;
-        if !has_room(bytes, !patient) {
+        let (lane, (patient, _), bytes, delivery) = best?;
+        if !has_room(bytes, delivery, !patient) {
             return None;
         }
         let clock = &mut self.clock;
@@ -175,7 +175,7 @@ impl Call {
             clock.to_relay(now, time).unwrap_or(time)
         })?;
         publication.meter.record(now, frame.object().len(), now.saturating_since(captured));
-        Some(OutgoingFrame { lane, delivery: publication.request.delivery, urgent: !patient, frame })
+        Some(OutgoingFrame { lane, delivery, urgent: !patient, frame })
     }
 
     pub(super) fn handle_published(&mut self, published: &Published) {

@@ -74,7 +74,7 @@ fn everything_asked_before_the_connection_stands_goes_out_in_one_flight() {
         [ClientMessage::Hello(hello), ClientMessage::Join(_), ClientMessage::Publish(p), ClientMessage::Play(q)]
             if hello.agent.len() == 128 && p.request == publish && q.request == play
     ));
-    assert_eq!(call.poll_lane(), Some((play, Some(Delivery::QuicStream))), "frames may overtake the answer");
+    assert_eq!(call.poll_lane(), Some((play, Some(Delivery::default()))), "frames may overtake the answer");
     call.handle_message(at(100), welcome()).unwrap();
     call.handle_message(at(100), joined()).unwrap();
     assert!(call.is_joined());
@@ -201,8 +201,8 @@ fn a_publication_lives_from_its_answer_to_its_end() {
     assert_eq!(call.publication(lane).unwrap().status().state, PublisherState::Publishing);
     assert_eq!(call.take_keyframe_requests(lane).len(), 1, "a stream begins with a keyframe");
     assert_eq!(call.offer_frame(at(211), lane, frame()), SendOutcome::Queued);
-    assert!(call.poll_frame(at(212), |_, _| false).is_none(), "the network has no room");
-    let sent_frame = call.poll_frame(at(212), |_, urgent| !urgent).unwrap();
+    assert!(call.poll_frame(at(212), |_, _, _| false).is_none(), "the network has no room");
+    let sent_frame = call.poll_frame(at(212), |_, _, urgent| !urgent).unwrap();
     // The relay's clock showed 5,000 at 75 ms of ours.
     assert_eq!(sent_frame.frame.header().captured, at(190 + 4925));
 

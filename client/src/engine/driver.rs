@@ -215,9 +215,9 @@ async fn send_frames(shared: &Shared, mut media: MediaSender, lanes: Lanes) {
                 }
             }
         }
-        while let Some(frame) =
-            shared.handle(|now, call| call.poll_frame(now, |bytes, urgent| media.has_room(bytes, urgent)))
-        {
+        while let Some(frame) = shared.handle(|now, call| {
+            call.poll_frame(now, |bytes, delivery, urgent| media.has_room(bytes, delivery, urgent))
+        }) {
             let crate::call::OutgoingFrame { lane, delivery, urgent, frame } = frame;
             media.send(Outgoing { lane, delivery, urgent, frame });
         }

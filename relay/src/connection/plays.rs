@@ -191,7 +191,7 @@ impl Pump<'_> {
             if (play.kind(track) == TrackKind::Audio) != urgent {
                 continue;
             }
-            match play.next(now, track, link, |bytes| sender.has_room(bytes, urgent)) {
+            match play.next(now, track, link, |bytes| sender.has_room(bytes, delivery, urgent)) {
                 Step::Send(frame) => {
                     let counts = self.connection.hub.counts();
                     counts.frames_sent.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,15 @@
-//! What media meets between two hosts on one connection. Pure machines: time comes in as an
-//! argument, bytes and frames go in and out, nothing here knows QUIC.
+//! What media meets between two hosts on one connection: symbols, repair, pace, order. Pure
+//! machines: time comes in as an argument, bytes and frames go in and out, nothing here knows QUIC.
 //!
-//! [`receive::HopReceiver`] puts frames together and in order, whatever way they came.
+//! [`HopSender`] turns frames into packets, [`HopReceiver`] turns packets into frames in order and
+//! into reports, which the sender repairs by and takes its rate from. [`policy`] has the rules.
 
+pub mod policy;
 pub mod receive;
+pub mod send;
 
 pub use receive::{Fault, HopReceiver, HopStats, Received};
+pub use send::{HopSender, SendStats};
+
+#[cfg(test)]
+mod tests;

@@ -1,35 +1,35 @@
-//! Receiving: fragments and whole objects in, frames out, in the order of their hop sequence.
+//! Receiving: packets and whole objects in, frames out, in the order of their hop sequence.
 //!
 //! Every lane and track has a window: the next sequence due, and what came ahead of it. A frame
 //! that is missing is waited for, for as long as its way of travelling can still bring it, and
-//! then given up; the frame after it says how many were missed. Nothing here decides whether a
-//! frame can be decoded.
+//! then given up; the frame after it says how many were missed. What the sender must know of it
+//! goes back as reports. Nothing here decides whether a frame can be decoded.
+
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::policy::Link;
 use crate::error::{Code, Coded};
+use crate::rate::{FeedbackBuilder, ReceiveStats};
 use crate::units::Timestamp;
 use crate::wire::WireError;
 use crate::wire::control::Delivery;
-use crate::wire::frame::{Frame, OBJECT_MAX, TRACKS_MAX};
-use crate::wire::hop::{Fragment, HopHeader};
+use crate::wire::feedback::{FRAMES_MAX, Feedback, IncompleteFrame};
+use crate::wire::frame::{Frame, TRACKS_MAX};
+use crate::wire::hop::HopHeader;
+use crate::wire::packet::Packet;
+use window::Window;
 
-/// How long a missing frame is waited for once a later one is whole. Datagrams are never sent
-/// again, so this only has to cover reordering: jitter of access networks stays below it.
+/// How long a missing frame is waited for once a later one is whole, where packets are never sent
+/// again: this only has to cover reordering, and jitter of access networks stays below it.
 pub const HOLD_DATAGRAM: Duration = Duration::from_millis(30);
 /// The same for QUIC streams: as long as the sender may try, see
 /// [`FRAME_AGE_MAX`](crate::quic::media::FRAME_AGE_MAX).
 pub const HOLD_QUIC_STREAM: Duration = Duration::from_millis(1000);
-/// Frames held for one track while an earlier one is missing: one second at 60 frames/s.
-const HELD_FRAMES_MAX: usize = 64;
-/// Bytes held for one track: two of the largest objects.
-const HELD_BYTES_MAX: usize = 2 * OBJECT_MAX;
-
-/// What keeping one fragment costs beside its bytes: a map entry and an allocation.
-const FRAGMENT_COST: usize = 64;
 
 /// A frame, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +52,13 @@ pub enum Fault {
     /// Bytes that cannot be read.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// Fragments of one frame that contradict each other.
-    #[error("fragments of frame {sequence} on lane {lane} contradict each other: {why}")]
-    Contradiction {
+    /// Symbols that cannot be, or that contradict each other.
+    #[error("on lane {lane}: {fault}")]
+    Symbol {
         /// The lane.
         lane: u32,
-        /// The frame's hop sequence.
-        sequence: u64,
-        /// How.
-        why: &'static str,
+        /// What is wrong.
+        fault: crate::repair::Fault,
     },
 }
 
@@ -68,7 +66,7 @@ impl Coded for Fault {
     fn code(&self) -> Code {
         match self {
             Fault::Wire(error) => error.code(),
-            Fault::Contradiction { .. } => Code::ProtocolViolation,
+            Fault::Symbol { fault, .. } => fault.code(),
         }
     }
 }
@@ -82,105 +80,71 @@ pub struct HopStats {
     pub bytes: u64,
     /// Frames that were sent and never became whole.
     pub missed: u64,
-    /// Fragments and frames that came twice or after their frame was given up.
+    /// Symbols and frames that came twice or after their frame was given up.
     pub stale: u64,
-    /// Fragments and frames for lanes that are not open: the peer had not heard yet.
+    /// Symbols and frames for lanes that are not open: the peer had not heard yet.
     pub homeless: u64,
 }
 
-/// Puts the frames of one connection together and in order.
-#[derive(Default, Debug)]
+/// Puts the frames of one connection together and in order, and reports what came.
+#[derive(Debug, Default)]
 pub struct HopReceiver {
     lanes: BTreeMap<u32, Lane>,
     /// Lanes and tracks where a whole frame waits for an earlier one.
     blocked: BTreeSet<(u32, u8)>,
+    /// Lanes and tracks that want symbols.
+    wanting: BTreeSet<(u32, u8)>,
+    link: Link,
+    feedback: FeedbackBuilder,
     ready: VecDeque<Received>,
     stats: HopStats,
 }
 
 #[derive(Debug)]
 struct Lane {
-    hold: Duration,
+    delivery: Delivery,
     tracks: [Window; TRACKS_MAX as usize],
-}
-
-#[derive(Default, Debug)]
-struct Window {
-    next: u64,
-    ahead: BTreeMap<u64, Slot>,
-    bytes: usize,
-    /// Missed since the last frame given out.
-    missed: u64,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Partial(Assembly),
-    Whole { frame: Frame, arrived: Timestamp },
-    Lost,
-}
-
-#[derive(Debug)]
-struct Assembly {
-    count: u64,
-    bytes: usize,
-    fragments: BTreeMap<u64, Bytes>,
 }
 
 impl HopReceiver {
     /// Expects frames on `lane`. Opening it again keeps its place.
     pub fn open_lane(&mut self, lane: u32, delivery: Delivery) {
-        let hold = match delivery {
-            Delivery::Datagram => HOLD_DATAGRAM,
-            Delivery::QuicStream => HOLD_QUIC_STREAM,
-        };
-        self.lanes.entry(lane).or_insert_with(|| Lane { hold, tracks: Default::default() }).hold = hold;
+        self.lanes.entry(lane).or_insert_with(|| Lane { delivery, tracks: Default::default() }).delivery =
+            delivery;
     }
 
     /// Forgets `lane` and what is held for it. Frames already in order still come out.
     pub fn close_lane(&mut self, lane: u32) {
         self.lanes.remove(&lane);
-        self.blocked.retain(|&(blocked, _)| blocked != lane);
+        self.blocked.retain(|&(other, _)| other != lane);
+        self.wanting.retain(|&(other, _)| other != lane);
+        self.feedback.set_incomplete(!self.wanting.is_empty());
     }
 
-    /// Takes a media datagram's content.
+    /// How long the link takes; a missing frame is waited for as long as repair may need.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.link.srtt = rtt;
+    }
+
+    /// Takes a media packet of `bytes` on the wire.
     ///
     /// # Errors
     /// [`Fault`] when the peer broke a rule.
-    pub fn handle_fragment(&mut self, now: Timestamp, fragment: Fragment) -> Result<(), Fault> {
-        let hop = fragment.hop;
-        let Some(window) = self.window(hop) else { return Ok(()) };
-        let contradiction = |why| Fault::Contradiction { lane: hop.lane, sequence: hop.sequence, why };
-        let slot = window.ahead.entry(hop.sequence).or_insert_with(|| {
-            Slot::Partial(Assembly { count: fragment.count, bytes: 0, fragments: BTreeMap::new() })
-        });
-        let Slot::Partial(assembly) = slot else {
-            self.stats.stale += 1;
-            return Ok(());
-        };
-        if assembly.count != fragment.count {
-            return Err(contradiction("different fragment counts"));
+    pub fn handle_packet(&mut self, now: Timestamp, packet: Packet, bytes: usize) -> Result<(), Fault> {
+        self.feedback.on_packet(now, packet.tx_seq, packet.tx_seq.saturating_add(packet.burst), bytes);
+        for part in packet.parts {
+            let hop = part.hop();
+            let Some(lane) = self.lanes.get_mut(&hop.lane) else {
+                self.stats.homeless += 1;
+                continue;
+            };
+            let window = &mut lane.tracks[usize::from(hop.track)];
+            let came = window.symbol(now, part).map_err(|fault| Fault::Symbol { lane: hop.lane, fault })?;
+            for (sequence, object) in came {
+                self.handle_object(now, HopHeader { sequence, ..hop }, object)?;
+            }
+            self.settle(hop);
         }
-        let size = fragment.bytes.len();
-        if assembly.fragments.contains_key(&fragment.index) {
-            self.stats.stale += 1;
-            return Ok(());
-        }
-        if assembly.bytes + size > OBJECT_MAX {
-            return Err(contradiction("larger than a frame may be"));
-        }
-        // A copy: the datagram's own buffer may be a whole batch that quinn received at once.
-        assembly.fragments.insert(fragment.index, Bytes::copy_from_slice(&fragment.bytes));
-        assembly.bytes += size;
-        window.bytes += size + FRAGMENT_COST;
-        if assembly.fragments.len() as u64 == assembly.count {
-            let mut object = BytesMut::with_capacity(assembly.bytes);
-            assembly.fragments.values().for_each(|bytes| object.extend_from_slice(bytes));
-            window.bytes -= assembly.held();
-            window.ahead.remove(&hop.sequence);
-            return self.handle_object(now, hop, object.freeze());
-        }
-        self.settle(now, hop);
         Ok(())
     }
 
@@ -193,31 +157,28 @@ impl HopReceiver {
         if frame.header().track != hop.track {
             return Err(WireError::invalid("track", "frame header and hop header differ").into());
         }
-        let Some(window) = self.window(hop) else { return Ok(()) };
-        if window.ahead.contains_key(&hop.sequence) {
-            self.stats.stale += 1;
+        let Some(lane) = self.lanes.get_mut(&hop.lane) else {
+            self.stats.homeless += 1;
             return Ok(());
+        };
+        if !lane.tracks[usize::from(hop.track)].whole(now, hop.sequence, frame) {
+            self.stats.stale += 1;
         }
-        window.bytes += frame.object().len();
-        window.ahead.insert(hop.sequence, Slot::Whole { frame, arrived: now });
-        self.settle(now, hop);
+        self.settle(hop);
         Ok(())
     }
 
     /// The peer gave this frame up: it will not come.
-    pub fn handle_lost(&mut self, now: Timestamp, hop: HopHeader) {
-        let Some(window) = self.window(hop) else { return };
-        match window.ahead.get(&hop.sequence) {
-            // A peer that finished it on one QUIC stream and reset another: what is whole stays.
-            Some(Slot::Whole { .. }) => {
-                self.stats.stale += 1;
-                return;
-            }
-            Some(Slot::Partial(assembly)) => window.bytes -= assembly.held(),
-            Some(Slot::Lost) | None => {}
+    pub fn handle_lost(&mut self, hop: HopHeader) {
+        let Some(lane) = self.lanes.get_mut(&hop.lane) else {
+            self.stats.homeless += 1;
+            return;
+        };
+        // A peer that finished it on one QUIC stream and reset another: what is whole stays.
+        if !lane.tracks[usize::from(hop.track)].lost(hop.sequence) {
+            self.stats.stale += 1;
         }
-        window.ahead.insert(hop.sequence, Slot::Lost);
-        self.settle(now, hop);
+        self.settle(hop);
     }
 
     /// Gives up what was waited for too long. Call when [`poll_timeout`](Self::poll_timeout) has passed.
@@ -229,13 +190,13 @@ impl HopReceiver {
             if let Some(lane) = self.lanes.get_mut(&hop.lane) {
                 lane.tracks[usize::from(hop.track)].skip();
             }
-            self.settle(now, hop);
+            self.settle(hop);
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is next needed.
+    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_feedback`](Self::poll_feedback) is next needed.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.waits().map(|(deadline, _)| deadline).min()
+        self.waits().map(|(deadline, _)| deadline).chain(self.feedback.poll_timeout()).min()
     }
 
     /// The next frame in order.
@@ -243,9 +204,37 @@ impl HopReceiver {
         self.ready.pop_front()
     }
 
+    /// The report that the sender should have now, if one is due.
+    pub fn poll_feedback(&mut self, now: Timestamp) -> Option<Feedback> {
+        if self.feedback.poll_timeout()? > now {
+            return None;
+        }
+        let wait = self.feedback.reorder_wait();
+        let mut frames = Vec::new();
+        for &(lane, track) in &self.wanting {
+            let Some(state) = self.lanes.get(&lane) else { continue };
+            let wanted = state.tracks[usize::from(track)].wanted(now, wait);
+            frames.extend(wanted.map(|(sequence, deficit)| IncompleteFrame {
+                lane,
+                track,
+                sequence,
+                deficit,
+            }));
+            if frames.len() >= FRAMES_MAX {
+                break;
+            }
+        }
+        self.feedback.poll_feedback(now, &frames)
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> HopStats {
         self.stats
+    }
+
+    /// What happened to packets so far.
+    pub fn packet_stats(&self) -> ReceiveStats {
+        self.feedback.stats()
     }
 
     /// Windows whose next frame is missing while a later one is whole, and until when to wait.
@@ -253,117 +242,43 @@ impl HopReceiver {
         self.blocked.iter().filter_map(|&(lane, track)| {
             let state = self.lanes.get(&lane)?;
             let (sequence, arrived) = state.tracks[usize::from(track)].first_whole()?;
-            Some((arrived + state.hold, HopHeader { lane, track, sequence }))
+            let hold = match state.delivery {
+                Delivery::Adaptive => self.link.give_up().min(HOLD_QUIC_STREAM),
+                Delivery::Datagram => HOLD_DATAGRAM,
+                Delivery::QuicStream => HOLD_QUIC_STREAM,
+            };
+            Some((arrived + hold, HopHeader { lane, track, sequence }))
         })
     }
 
-    /// The window that `hop` belongs to, unless it is closed or past.
-    fn window(&mut self, hop: HopHeader) -> Option<&mut Window> {
-        let Some(lane) = self.lanes.get_mut(&hop.lane) else {
-            self.stats.homeless += 1;
-            return None;
-        };
-        let window = &mut lane.tracks[usize::from(hop.track)];
-        if hop.sequence < window.next {
-            self.stats.stale += 1;
-            return None;
-        }
-        Some(window)
-    }
-
     /// Gives out what is in order and brings the window back within its bounds.
-    fn settle(&mut self, now: Timestamp, hop: HopHeader) {
+    fn settle(&mut self, hop: HopHeader) {
+        let key = (hop.lane, hop.track);
         let Some(lane) = self.lanes.get_mut(&hop.lane) else { return };
         let window = &mut lane.tracks[usize::from(hop.track)];
         loop {
-            window.release(now, hop, &mut self.ready, &mut self.stats);
-            let is_bounded = window.ahead.len() <= HELD_FRAMES_MAX && window.bytes <= HELD_BYTES_MAX;
-            if is_bounded || window.ahead.is_empty() {
-                debug_assert!(is_bounded);
+            while let Some((frame, arrived, missed)) = window.release() {
+                self.stats.frames += 1;
+                self.stats.bytes += frame.object().len() as u64;
+                // A peer may jump across the whole range, on every track.
+                self.stats.missed = self.stats.missed.saturating_add(missed);
+                self.ready.push_back(Received { lane: hop.lane, track: hop.track, frame, missed, arrived });
+            }
+            if window.is_bounded() {
                 break;
             }
             window.skip();
         }
-        if window.first_whole().is_some() {
-            self.blocked.insert((hop.lane, hop.track));
-        } else {
-            self.blocked.remove(&(hop.lane, hop.track));
-        }
-    }
-}
-
-impl Assembly {
-    /// What it counts for in its window.
-    fn held(&self) -> usize {
-        self.bytes + self.fragments.len() * FRAGMENT_COST
-    }
-}
-
-impl Window {
-    /// The first whole frame that waits for an earlier one.
-    fn first_whole(&self) -> Option<(u64, Timestamp)> {
-        self.ahead.iter().find_map(|(&sequence, slot)| match slot {
-            Slot::Whole { arrived, .. } => Some((sequence, *arrived)),
-            Slot::Partial(_) | Slot::Lost => None,
-        })
-    }
-
-    /// Gives up everything before the first whole frame, or the oldest partial one if none is whole.
-    fn skip(&mut self) {
-        let target = match self.first_whole() {
-            Some((sequence, _)) => sequence,
-            None => match self.ahead.keys().next() {
-                Some(&oldest) => oldest + 1,
-                None => return,
-            },
+        let note = |set: &mut BTreeSet<(u32, u8)>, is_in: bool| {
+            if is_in {
+                set.insert(key)
+            } else {
+                set.remove(&key)
+            };
         };
-        let kept = self.ahead.split_off(&target);
-        for slot in std::mem::replace(&mut self.ahead, kept).into_values() {
-            if let Slot::Partial(assembly) = slot {
-                self.bytes -= assembly.held();
-            }
-        }
-        self.missed += target - self.next;
-        self.next = target;
-    }
-
-    fn release(
-        &mut self,
-        now: Timestamp,
-        hop: HopHeader,
-        ready: &mut VecDeque<Received>,
-        stats: &mut HopStats,
-    ) {
-        while let Some(entry) = self.ahead.first_entry()
-            && *entry.key() == self.next
-        {
-            match entry.get() {
-                Slot::Partial(_) => break,
-                Slot::Lost => {
-                    entry.remove();
-                    self.missed += 1;
-                }
-                Slot::Whole { .. } => {
-                    if let Slot::Whole { frame, arrived } = entry.remove() {
-                        let missed = std::mem::take(&mut self.missed);
-                        self.bytes -= frame.object().len();
-                        stats.frames += 1;
-                        stats.bytes += frame.object().len() as u64;
-                        // A peer may jump across the whole range, on every track.
-                        stats.missed = stats.missed.saturating_add(missed);
-                        debug_assert!(arrived <= now);
-                        ready.push_back(Received {
-                            lane: hop.lane,
-                            track: hop.track,
-                            frame,
-                            missed,
-                            arrived,
-                        });
-                    }
-                }
-            }
-            self.next += 1;
-        }
+        note(&mut self.blocked, window.first_whole().is_some());
+        note(&mut self.wanting, lane.delivery == Delivery::Adaptive && window.is_wanting());
+        self.feedback.set_incomplete(!self.wanting.is_empty());
     }
 }
 

@@ -8,19 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
+use super::congestion::WindowTarget;
 use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
 use crate::clock::Clock;
 use crate::error::{Code, Coded};
 use crate::wire::frame::OBJECT_MAX;
 
-/// The window that a connection starts with, in bytes. A keyframe (40–60 kB at 720p) and a few
-/// frames leave within the first round trip; quinn's own 12 kB would cost a keyframe two more.
-const WINDOW_INITIAL: u64 = 200_000;
 /// What quinn may hold of datagrams that the congestion window does not let out yet: two
 /// frames of 2 Mbit/s video. The real queue is ours, where whole frames are dropped.
 const DATAGRAM_QUEUE: usize = 48 * 1024;
@@ -221,13 +218,14 @@ impl Endpoint {
             .and_then(|config| QuicClientConfig::try_from(config).ok())
             .ok_or_else(|| failed(Code::Internal, "TLS cannot be set up".to_owned()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(self.transport("client")));
+        let window = WindowTarget::default();
+        config.transport_config(Arc::new(self.transport("client", &window)));
         let connecting = self
             .quinn
             .connect_with(config, address, host)
             .map_err(|error| failed(Code::ConnectFailed, error.to_string()))?;
         match connecting.await {
-            Ok(connection) => Ok(Session::new(connection, self.clock.clone())),
+            Ok(connection) => Ok(Session::new(connection, self.clock.clone(), window)),
             Err(quinn::ConnectionError::TimedOut) => {
                 Err(failed(Code::ConnectTimeout, Code::ConnectTimeout.text().to_owned()))
             }
@@ -259,8 +257,8 @@ impl Endpoint {
         self.quinn.wait_idle().await;
     }
 
-    fn transport(&self, side: &str) -> TransportConfig {
-        let mut transport = transport_config(&self.options);
+    fn transport(&self, side: &str, window: &WindowTarget) -> TransportConfig {
+        let mut transport = transport_config(&self.options, window);
         if let Some(directory) = &self.options.qlog {
             let number = self.connections.fetch_add(1, Ordering::Relaxed);
             match qlog_stream(directory, side, number, &self.clock) {
@@ -298,16 +296,17 @@ impl Incoming {
     /// Why it did not come about.
     pub async fn accept(self) -> Result<Session, Ended> {
         let config = self.endpoint.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let window = WindowTarget::default();
         let accepted = match config {
-            Some(mut config) if self.endpoint.options.qlog.is_some() => {
-                config.transport_config(Arc::new(self.endpoint.transport("relay")));
+            Some(mut config) => {
+                config.transport_config(Arc::new(self.endpoint.transport("relay", &window)));
                 self.incoming.accept_with(Arc::new(config))
             }
-            _ => self.incoming.accept(),
+            None => self.incoming.accept(),
         };
         match accepted {
             Ok(connecting) => match connecting.await {
-                Ok(connection) => Ok(Session::new(connection, self.endpoint.clock.clone())),
+                Ok(connection) => Ok(Session::new(connection, self.endpoint.clock.clone(), window)),
                 Err(error) => Err(Ended::from_quinn(error)),
             },
             Err(error) => Err(Ended::from_quinn(error)),
@@ -319,13 +318,12 @@ fn server_config(identity: &Identity, options: &Options) -> io::Result<quinn::Se
     let crypto = identity.server_config(options.key_log).map_err(io::Error::other)?;
     let crypto = QuicServerConfig::try_from(crypto).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport_config(options)));
+    config.transport_config(Arc::new(transport_config(options, &WindowTarget::default())));
     Ok(config)
 }
 
-fn transport_config(options: &Options) -> TransportConfig {
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(WINDOW_INITIAL);
+/// Each connection has its own `window`, also after it moved to another path.
+fn transport_config(options: &Options, window: &WindowTarget) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
@@ -342,7 +340,7 @@ fn transport_config(options: &Options) -> TransportConfig {
         .initial_rtt(RTT_INITIAL)
         // Media is sized for 1,200 bytes; discovery's false alarms on lossy paths would drop it.
         .mtu_discovery_config(None)
-        .congestion_controller_factory(Arc::new(congestion));
+        .congestion_controller_factory(Arc::new(window.clone()));
     transport
 }
 

@@ -11,11 +11,13 @@ use futures_util::stream::FuturesUnordered;
 use super::session::{Ended, MessageReceiver, MessageSender, Session};
 use crate::clock::Timer;
 use crate::error::Coded;
-use crate::hop::{HopReceiver, HopStats, Received};
+use crate::hop::{Fault, HopReceiver, HopStats, Received};
 use crate::wire::WireError;
 use crate::wire::control::{Delivery, StreamKind};
+use crate::wire::feedback::{Feedback, KIND_FEEDBACK};
 use crate::wire::frame::OBJECT_MAX;
-use crate::wire::hop::{Fragment, HopHeader};
+use crate::wire::hop::HopHeader;
+use crate::wire::packet::Packet;
 
 /// QUIC streams being read at once; the peer's limit (`Options::frames_in_flight_max`) is what
 /// normally counts, this one holds whatever that says.
@@ -116,6 +118,11 @@ impl Inbound {
             if let Some(received) = self.lanes.hop().poll_output() {
                 return Ok(Arrival::Frame(received));
             }
+            let now = self.session.clock.now();
+            if let Some(feedback) = self.lanes.hop().poll_feedback(now) {
+                // If it does not fit now, the next one says the same.
+                _ = self.session.quinn.send_datagram(feedback.encode());
+            }
             let timeout = self.lanes.hop().poll_timeout();
             self.timer.reset(timeout);
             let quinn = &self.session.quinn;
@@ -123,12 +130,7 @@ impl Inbound {
                 biased;
                 datagram = quinn.read_datagram() => {
                     let datagram = datagram.map_err(|error| self.session.ended(error))?;
-                    let now = self.session.clock.now();
-                    let taken = match Fragment::decode(datagram) {
-                        Ok(fragment) => self.lanes.hop().handle_fragment(now, fragment),
-                        Err(error) => Err(error.into()),
-                    };
-                    if let Err(fault) = taken {
+                    if let Err(fault) = self.handle_datagram(datagram) {
                         return Err(self.punish(&fault).await);
                     }
                 }
@@ -147,10 +149,22 @@ impl Inbound {
                 }
                 () = self.timer.expired() => {
                     let now = self.session.clock.now();
-                    self.lanes.hop().handle_timeout(now);
+                    let mut hop = self.lanes.hop();
+                    hop.set_rtt(self.session.quinn.rtt());
+                    hop.handle_timeout(now);
                 }
             }
         }
+    }
+
+    fn handle_datagram(&self, datagram: Bytes) -> Result<(), Fault> {
+        let now = self.session.clock.now();
+        if datagram.first() == Some(&KIND_FEEDBACK) {
+            self.session.out.handle_feedback(now, &Feedback::decode(datagram)?);
+            return Ok(());
+        }
+        let bytes = datagram.len();
+        self.lanes.hop().handle_packet(now, Packet::decode(datagram)?, bytes)
     }
 
     async fn handle_read(&mut self, read: Read) -> Result<Option<Arrival>, Ended> {
@@ -162,7 +176,7 @@ impl Inbound {
                     return Err(self.punish(&fault).await);
                 }
             }
-            Read::Lost(hop) => self.lanes.hop().handle_lost(now, hop),
+            Read::Lost(hop) => self.lanes.hop().handle_lost(hop),
             Read::Messages(kind, stream) => {
                 let receiver = MessageReceiver::new(self.session.clone(), stream);
                 return Ok(Some(match kind {

@@ -1,34 +1,48 @@
-//! The way out for frames: each on a QUIC stream of its own, or cut into datagrams.
+//! The way out for frames: as packets at the pace of the hop, or each on a QUIC stream of its own.
 //!
-//! A frame is handed to quinn only while there is room, so that what waits, waits where whole
-//! frames can still be dropped. A frame that is not delivered within [`FRAME_AGE_MAX`] is given up.
+//! A frame is handed over only while there is room, so that what waits, waits where whole frames
+//! can still be dropped. A frame that is not delivered within [`FRAME_AGE_MAX`] is given up.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use quinn::VarInt;
+use tokio::sync::Notify;
 
+use super::congestion::WindowTarget;
 use super::session::Session;
+use crate::clock::{Clock, Timer};
 use crate::error::Code;
+use crate::hop::{HopSender, SendStats};
+use crate::units::Timestamp;
 use crate::wire::control::{Delivery, StreamKind};
+use crate::wire::feedback::Feedback;
 use crate::wire::frame::Frame;
-use crate::wire::hop::{HopHeader, fragments};
+use crate::wire::hop::{DATAGRAM_MAX, HopHeader};
 
 /// A frame that the peer has not acknowledged for this long is of no use in a call any more.
 pub const FRAME_AGE_MAX: Duration = Duration::from_millis(1000);
 /// Urgent frames get through beside everything else, up to this many unacknowledged bytes: two
 /// seconds of 60 voices at 32 kbit/s, which no queue of a working link holds.
 const URGENT_MAX: usize = 512 * 1024;
-/// The share of the congestion window that frames may fill. Above one, so that quinn finds the
-/// window full and lets it grow; the rest is at most one round trip of queue.
+/// The share of the congestion window that frames on QUIC streams may fill. Above one, so that
+/// quinn finds the window full and lets it grow; the rest is at most one round trip of queue.
 const WINDOW_SHARE: u64 = 2;
 /// A connection's rate is not believed to be higher than this without proof (bytes/s, 10 Mbit/s):
 /// the window of a connection that never filled it says nothing about the link.
 const RATE_MAX: u64 = 1_250_000;
+/// quinn's window covers what the hop sends in this time beyond the round trip, twice over: the
+/// hop's pace is what counts.
+const WINDOW_SLACK: Duration = Duration::from_millis(45);
+/// Two keyframes with their parity leave whatever the rate.
+const WINDOW_MIN: u64 = 200_000;
+/// When quinn is full after all, it is asked again this much later.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// A frame to send.
 #[derive(Clone, Debug)]
@@ -43,6 +57,58 @@ pub struct Outgoing {
     pub frame: Frame,
 }
 
+/// The hop's sending side, shared between who sends frames and who reads reports.
+#[derive(Debug)]
+pub(super) struct Out {
+    hop: Mutex<HopSender>,
+    quinn: quinn::Connection,
+    clock: Clock,
+    window: WindowTarget,
+    /// A report changed what may leave, and when.
+    reported: Notify,
+}
+
+impl Out {
+    pub(super) fn new(quinn: quinn::Connection, clock: Clock, window: WindowTarget) -> Self {
+        Out { hop: Mutex::default(), quinn, clock, window, reported: Notify::new() }
+    }
+
+    fn hop(&self) -> MutexGuard<'_, HopSender> {
+        // The machine keeps its invariants between calls, so a poisoned lock is as good as any.
+        self.hop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a report, and sends at once what it asks for. A report that cannot be true is counted.
+    pub(super) fn handle_feedback(&self, now: Timestamp, feedback: &Feedback) {
+        let mut hop = self.hop();
+        if hop.handle_feedback(now, feedback).is_ok() {
+            let covered = (hop.link().srtt + WINDOW_SLACK).as_secs_f64();
+            let bytes = 2.0 * hop.rate() as f64 / 8.0 * covered;
+            self.window.set((bytes as u64).max(WINDOW_MIN));
+            self.pump(now, &mut hop);
+            self.reported.notify_one();
+        }
+    }
+
+    /// Hands quinn what may leave now. Gives the time to come again.
+    fn pump(&self, now: Timestamp, hop: &mut HopSender) -> Option<Timestamp> {
+        loop {
+            let next = hop.poll_timeout(now)?;
+            if next > now {
+                return Some(next);
+            }
+            if self.quinn.datagram_send_buffer_space() < 2 * DATAGRAM_MAX {
+                return Some(now + RETRY);
+            }
+            if let Some(packet) = hop.poll_transmit(now)
+                && self.quinn.send_datagram(packet).is_err()
+            {
+                return None;
+            }
+        }
+    }
+}
+
 struct Left {
     bytes: usize,
     urgent: bool,
@@ -52,6 +118,8 @@ struct Left {
 /// Sends the frames of one connection.
 pub struct MediaSender {
     session: Session,
+    timer: Timer,
+    /// Of lanes whose frames travel on QUIC streams.
     sequences: BTreeMap<(u32, u8), u64>,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Left> + Send>>>,
     bytes: usize,
@@ -68,6 +136,7 @@ impl std::fmt::Debug for MediaSender {
 impl MediaSender {
     pub(super) fn new(session: Session) -> Self {
         MediaSender {
+            timer: session.clock.timer(),
             session,
             sequences: BTreeMap::new(),
             under_way: FuturesUnordered::new(),
@@ -77,8 +146,11 @@ impl MediaSender {
         }
     }
 
-    /// Whether a frame of `bytes` would leave at once. One frame always may, whatever its size.
-    pub fn has_room(&self, bytes: usize, urgent: bool) -> bool {
+    /// Whether a frame of `bytes` would leave soon. One frame always may, whatever its size.
+    pub fn has_room(&self, bytes: usize, delivery: Delivery, urgent: bool) -> bool {
+        if delivery != Delivery::QuicStream {
+            return self.session.out.hop().has_room(self.session.clock.now(), bytes, urgent);
+        }
         if urgent {
             return self.bytes_urgent + bytes <= URGENT_MAX;
         }
@@ -93,10 +165,56 @@ impl MediaSender {
         (path.cwnd.saturating_mul(1_000_000) / rtt.as_micros() as u64).min(RATE_MAX)
     }
 
-    /// Sends a frame. It gets the next hop sequence of its lane and track. It begins to move at
-    /// the next [`progress`](Self::progress).
+    /// Sends a frame. It gets the next hop sequence of its lane and track.
     pub fn send(&mut self, outgoing: Outgoing) {
         let Outgoing { lane, delivery, urgent, frame } = outgoing;
+        if delivery == Delivery::QuicStream {
+            self.send_on_stream(lane, urgent, frame);
+            return;
+        }
+        let now = self.session.clock.now();
+        let mut hop = self.session.out.hop();
+        if hop.send(now, lane, delivery, urgent, &frame).is_err() {
+            debug_assert!(false, "an object of a frame can always be cut");
+        }
+        let next = self.session.out.pump(now, &mut hop);
+        drop(hop);
+        self.timer.reset(next);
+    }
+
+    /// Moves frames on their way. Returns when something has left and there may be more room; never
+    /// returns while nothing is under way. Cancelling loses nothing.
+    pub async fn progress(&mut self) {
+        tokio::select! {
+            biased;
+            Some(left) = self.under_way.next(), if !self.under_way.is_empty() => {
+                let bytes = if left.urgent { &mut self.bytes_urgent } else { &mut self.bytes };
+                *bytes -= left.bytes;
+                self.given_up += u64::from(!left.delivered);
+            }
+            () = self.session.out.reported.notified() => self.pump(),
+            () = self.timer.expired() => self.pump(),
+        }
+    }
+
+    fn pump(&mut self) {
+        let out = &self.session.out;
+        let next = out.pump(out.clock.now(), &mut out.hop());
+        self.timer.reset(next);
+    }
+
+    /// Forgets a lane that ended.
+    pub fn forget_lane(&mut self, lane: u32) {
+        self.sequences.retain(|&(other, _), _| other != lane);
+        self.session.out.hop().forget_lane(lane);
+    }
+
+    /// Frames on QUIC streams that were not delivered in time.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    fn send_on_stream(&mut self, lane: u32, urgent: bool, frame: Frame) {
         let track = frame.header().track;
         let next = self.sequences.entry((lane, track)).or_default();
         let hop = HopHeader { lane, track, sequence: *next };
@@ -109,39 +227,35 @@ impl MediaSender {
         }
         let session = self.session.clone();
         self.under_way.push(Box::pin(async move {
-            let clock = session.clock.clone();
-            let delivered = match delivery {
-                Delivery::QuicStream => send_on_stream(session, hop, frame, urgent).await,
-                Delivery::Datagram => {
-                    let sent = clock.timeout(FRAME_AGE_MAX, send_datagrams(session, hop, frame)).await;
-                    sent.unwrap_or(false)
-                }
-            };
+            let delivered = send_on_stream(session, hop, frame, urgent).await;
             Left { bytes, urgent, delivered }
         }));
     }
+}
 
-    /// Moves frames on their way. Returns when one has left and there may be more room; never
-    /// returns while nothing is under way. Cancelling loses nothing.
-    pub async fn progress(&mut self) {
-        match self.under_way.next().await {
-            Some(left) => {
-                let bytes = if left.urgent { &mut self.bytes_urgent } else { &mut self.bytes };
-                *bytes -= left.bytes;
-                self.given_up += u64::from(!left.delivered);
-            }
-            None => std::future::pending().await,
+/// How the hop's sending side does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutStats {
+    /// What the link carries, bits/s.
+    pub rate: u64,
+    /// What is left of it for media once repair has its share, bits/s.
+    pub media_target: u64,
+    /// Share of packets lost, 0 to 1.
+    pub loss: f64,
+    /// Bytes of datagrams by kind.
+    pub sent: SendStats,
+}
+
+impl Session {
+    /// How the sending side does: rate, loss, and what left.
+    pub fn out_stats(&self) -> OutStats {
+        let hop = self.out.hop();
+        OutStats {
+            rate: hop.rate(),
+            media_target: hop.media_target(),
+            loss: hop.link().loss,
+            sent: hop.stats(),
         }
-    }
-
-    /// Forgets a lane that ended.
-    pub fn forget_lane(&mut self, lane: u32) {
-        self.sequences.retain(|&(other, _), _| other != lane);
-    }
-
-    /// Frames that were not delivered in time.
-    pub fn given_up(&self) -> u64 {
-        self.given_up
     }
 }
 
@@ -168,13 +282,4 @@ async fn send_on_stream(session: Session, hop: HopHeader, frame: Frame, urgent: 
             false
         }
     }
-}
-
-async fn send_datagrams(session: Session, hop: HopHeader, frame: Frame) -> bool {
-    for datagram in fragments(hop, frame.object()) {
-        if session.quinn.send_datagram_wait(datagram).await.is_err() {
-            return false;
-        }
-    }
-    true
 }

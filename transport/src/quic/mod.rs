@@ -2,6 +2,7 @@
 //! `sim` only; what leaves this module are Parlor's own types, so that another transport
 //! (WebTransport for browsers) can stand beside it.
 
+mod congestion;
 pub mod endpoint;
 pub mod inbound;
 pub mod media;

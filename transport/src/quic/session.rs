@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{ConnectionError, VarInt};
 
+use super::congestion::WindowTarget;
 use super::inbound::{Inbound, Lanes};
-use super::media::MediaSender;
+use super::media::{MediaSender, Out};
 use crate::clock::Clock;
 use crate::error::{Code, Coded};
 use crate::wire::WireError;
@@ -86,12 +87,14 @@ impl Coded for RecvError {
 pub struct Session {
     pub(super) quinn: quinn::Connection,
     pub(super) clock: Clock,
+    pub(super) out: Arc<Out>,
     closed_with: Arc<OnceLock<(Code, String)>>,
 }
 
 impl Session {
-    pub(super) fn new(quinn: quinn::Connection, clock: Clock) -> Self {
-        Session { quinn, clock, closed_with: Arc::default() }
+    pub(super) fn new(quinn: quinn::Connection, clock: Clock, window: WindowTarget) -> Self {
+        let out = Arc::new(Out::new(quinn.clone(), clock.clone(), window));
+        Session { quinn, clock, out, closed_with: Arc::default() }
     }
 
     /// The peer's address as it is now.

@@ -188,7 +188,7 @@ impl Controller {
 
     /// To be called from time to time while packets are sent, with how long no report has come
     /// ([`Estimator::silence`](super::Estimator::silence)). Each time that this exceeds some round
-    /// trips once more, the rate is halved.
+    /// trips once more, the rate is halved. The pacer has to be told, as after every report.
     pub fn on_silence(&mut self, silence: Duration) {
         let due = silence.as_micros() / self.silence_max.as_micros().max(1);
         while u128::from(self.halved) < due && self.rate > self.config.rate_min as f64 {

@@ -42,10 +42,6 @@ impl Noise {
     pub(super) fn block(&mut self, length: usize) -> SourceBlock {
         SourceBlock::new((0..length).map(|_| self.next() as u8).collect()).unwrap()
     }
-
-    pub(super) fn repair_id(&mut self) -> RepairId {
-        RepairId::new(self.below(RepairId::COUNT.into()) as u8).unwrap()
-    }
 }
 
 /// Frames numbered from 0, as a sender keeps them.
@@ -204,7 +200,7 @@ fn coefficients_are_never_zero_and_any_two_rows_repair_any_two_losses() {
             }
         }
     }
-    assert_eq!(ids().last().unwrap().next(), RepairId::default());
+    assert_eq!(ids().next_back().unwrap().next(), RepairId::default());
     assert_eq!(RepairId::new(192), Err(Fault::RepairId { id: 192 }));
 }
 

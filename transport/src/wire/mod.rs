@@ -5,6 +5,7 @@ pub mod control;
 pub mod feedback;
 pub mod frame;
 pub mod hop;
+pub mod packet;
 pub mod varint;
 
 use crate::error::{Code, Coded};

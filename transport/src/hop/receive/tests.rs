@@ -1,9 +1,11 @@
 //! The hop receiver against loss, duplication, reordering and nonsense.
 
+use super::window::{HELD_BYTES_MAX, HELD_FRAMES_MAX};
 use super::*;
 use crate::id::StreamAlias;
+use crate::repair::SourceBlock;
 use crate::wire::frame::FrameHeader;
-use crate::wire::hop::fragments;
+use crate::wire::packet::Part;
 use proptest::prelude::*;
 
 const LANE: u32 = 5;
@@ -39,11 +41,23 @@ fn receiver(delivery: Delivery) -> HopReceiver {
     receiver
 }
 
-fn feed(receiver: &mut HopReceiver, now: Timestamp, frame: &Frame, skip: impl Fn(u64) -> bool) {
-    for datagram in fragments(hop(frame.header().number), frame.object()) {
-        let fragment = Fragment::decode(datagram).unwrap();
-        if !skip(fragment.index) {
-            receiver.handle_fragment(now, fragment).unwrap();
+/// The frame as packets of one symbol each, numbered from `tx_seq`.
+fn packets(tx_seq: u64, frame: &Frame) -> Vec<Packet> {
+    let block = SourceBlock::new(frame.object().clone()).unwrap();
+    let (shape, hop) = (block.shape(), hop(frame.header().number));
+    (0..shape.symbols())
+        .map(|index| {
+            let part = Part::Source { hop, shape, index, bytes: block.symbol(index) };
+            let burst = (shape.symbols() - index - 1) as u64;
+            Packet { tx_seq: tx_seq + index as u64, burst, parts: vec![part] }
+        })
+        .collect()
+}
+
+fn feed(receiver: &mut HopReceiver, now: Timestamp, frame: &Frame, skip: impl Fn(usize) -> bool) {
+    for (index, packet) in packets(frame.header().number * 10, frame).into_iter().enumerate() {
+        if !skip(index) {
+            receiver.handle_packet(now, packet, 1150).unwrap();
         }
     }
 }
@@ -69,7 +83,7 @@ fn a_lost_datagram_loses_its_frame_and_the_next_one_says_so() {
     feed(&mut receiver, at(33), &frame(1, 3000), |index| index == 1);
     feed(&mut receiver, at(66), &frame(2, 3000), |_| false);
     assert_eq!(numbers(&mut receiver), [(0, 0)]);
-    assert_eq!(receiver.poll_timeout(), Some(at(66) + HOLD_DATAGRAM));
+    assert!(receiver.waits().any(|(until, _)| until == at(66) + HOLD_DATAGRAM));
     receiver.handle_timeout(at(66) + HOLD_DATAGRAM);
     assert_eq!(numbers(&mut receiver), [(2, 1)]);
     feed(&mut receiver, at(99), &frame(1, 3000), |_| false);
@@ -82,17 +96,17 @@ fn a_frame_given_up_by_the_sender_is_not_waited_for() {
     let mut receiver = receiver(Delivery::QuicStream);
     receiver.handle_object(at(0), hop(1), frame(1, 10).object().clone()).unwrap();
     assert_eq!(numbers(&mut receiver), []);
-    receiver.handle_lost(at(5), hop(0));
+    receiver.handle_lost(hop(0));
     assert_eq!(numbers(&mut receiver), [(1, 1)]);
 }
 
 #[test]
 fn contradictions_and_nonsense_are_faults() {
     let mut receiver = receiver(Delivery::Datagram);
-    let fragment =
-        |count, bytes: &'static [u8]| Fragment { hop: hop(0), index: 0, count, bytes: bytes.into() };
-    receiver.handle_fragment(at(0), fragment(3, b"x")).unwrap();
-    let fault = receiver.handle_fragment(at(0), fragment(4, b"x")).unwrap_err();
+    let mut first = packets(0, &frame(0, 3000));
+    let mut other = packets(0, &frame(0, 4000));
+    receiver.handle_packet(at(0), first.remove(0), 1150).unwrap();
+    let fault = receiver.handle_packet(at(0), other.remove(0), 1150).unwrap_err();
     assert_eq!(fault.code(), Code::ProtocolViolation);
     assert!(receiver.handle_object(at(0), hop(9), Bytes::from_static(&[0xff])).is_err());
     let other_track = HopHeader { track: 3, ..hop(9) };
@@ -111,10 +125,9 @@ fn what_is_held_is_bounded_however_far_ahead_the_peer_runs() {
         receiver.poll_output();
     }
     for number in 0..10_000u64 {
-        let tail =
-            Fragment { hop: hop(20_000_000 + number), index: 0, count: 2, bytes: vec![0; 1100].into() };
-        receiver.handle_fragment(at(0), tail).unwrap();
-        assert!(receiver.lanes[&LANE].tracks[0].ahead.len() <= HELD_FRAMES_MAX);
+        let head = packets(number * 4, &frame(20_000_000 + number, 3000)).remove(0);
+        receiver.handle_packet(at(0), head, 1150).unwrap();
+        assert!(receiver.lanes[&LANE].tracks[0].touched.len() <= HELD_FRAMES_MAX);
     }
 }
 
@@ -123,9 +136,9 @@ fn a_frame_both_finished_and_reset_is_kept_and_counted_once() {
     let mut receiver = receiver(Delivery::QuicStream);
     for number in 1..5u64 {
         receiver.handle_object(at(0), hop(number), frame(number, 900_000).object().clone()).unwrap();
-        receiver.handle_lost(at(0), hop(number));
+        receiver.handle_lost(hop(number));
         feed(&mut receiver, at(0), &frame(number + 10, 3000), |index| index == 0);
-        receiver.handle_lost(at(0), hop(number + 10));
+        receiver.handle_lost(hop(number + 10));
     }
     receiver.handle_timeout(Timestamp::MAX);
     assert_eq!(numbers(&mut receiver), [(1, 1), (2, 0), (3, 0), (4, 0)]);
@@ -153,22 +166,22 @@ proptest! {
     ) {
         let mut receiver = receiver(Delivery::Datagram);
         let frames: Vec<Frame> = sizes.iter().enumerate().map(|(n, &size)| frame(n as u64, size)).collect();
-        let mut packets: Vec<(usize, Bytes)> = Vec::new();
-        let all = frames.iter().flat_map(|f| fragments(hop(f.header().number), f.object()));
-        for (place, (datagram, (fate, shift))) in all.zip(fates.iter().cycle()).enumerate() {
+        let mut sent: Vec<(usize, Packet)> = Vec::new();
+        let all = frames.iter().flat_map(|f| packets(f.header().number * 10, f));
+        for (place, (packet, (fate, shift))) in all.zip(fates.iter().cycle()).enumerate() {
             match fate {
                 0 => {}
-                1 => packets.extend([(place + shift, datagram.clone()), (place, datagram)]),
-                2..4 => packets.push((place + shift, datagram)),
-                _ => packets.push((place, datagram)),
+                1 => sent.extend([(place + shift, packet.clone()), (place, packet)]),
+                2..4 => sent.push((place + shift, packet)),
+                _ => sent.push((place, packet)),
             }
         }
-        packets.sort_by_key(|(place, _)| *place);
+        sent.sort_by_key(|(place, _)| *place);
         let mut out = Vec::new();
-        for (place, datagram) in packets {
+        for (place, packet) in sent {
             let now = at(place as u64 * 3);
             receiver.handle_timeout(now);
-            receiver.handle_fragment(now, Fragment::decode(datagram).unwrap()).unwrap();
+            receiver.handle_packet(now, packet, 1150).unwrap();
             out.extend(std::iter::from_fn(|| receiver.poll_output()));
         }
         receiver.handle_timeout(Timestamp::MAX);
@@ -180,6 +193,6 @@ proptest! {
             prop_assert_eq!(&received.frame, &frames[number as usize]);
             next = number + 1;
         }
-        prop_assert_eq!(receiver.poll_timeout(), None);
+        prop_assert!(receiver.waits().next().is_none());
     }
 }

@@ -24,11 +24,13 @@ pub const APP_MESSAGE_MAX: usize = 16 * 1024;
 /// How a stream's frames travel, chosen by its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode, Default)]
 pub enum Delivery {
-    /// One QUIC stream for each frame: lost packets are sent again.
+    /// QUIC datagrams, with as much redundancy and repair as the link's losses ask for.
     #[default]
-    QuicStream,
-    /// QUIC datagrams: a lost packet loses its frame.
+    Adaptive,
+    /// QUIC datagrams and nothing else: a lost packet loses its frame.
     Datagram,
+    /// One QUIC stream for each frame: lost packets are sent again.
+    QuicStream,
 }
 
 /// What a track carries.

@@ -1,0 +1,174 @@
+//! How much redundancy, and when: the rules of repair as pure functions of what is known of the link.
+//! Figures behind them are in `docs/decisions/`.
+
+use std::time::Duration;
+
+use crate::rate::Estimate;
+
+/// Below this share of lost packets no parity is sent: feedback alone is cheaper and as good.
+const LOSS_MIN: f64 = 0.003;
+/// Loss beyond this is not believed; the rate controller bounds what it may cost anyway.
+const LOSS_MAX: f64 = 0.8;
+/// Parity per expected loss where one round of feedback fits the deadline.
+const FACTOR: f64 = 2.0;
+/// The same for frames that others build on for long, and on links that lose in bursts.
+const FACTOR_HIGH: f64 = 4.0;
+/// Frames that one parity symbol of video looks back over.
+pub const WINDOW_VIDEO: usize = 4;
+/// A frame that misses its deadline costs as much as this many symbols.
+const MISS_COST: f64 = 1000.0;
+
+/// What the rules need to know of a link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// Smoothed round-trip time.
+    pub srtt: Duration,
+    /// Its mean deviation.
+    pub rtt_var: Duration,
+    /// Share of packets lost without a queue, 0 to 1.
+    pub loss: f64,
+    /// Mean number of neighbouring packets lost together.
+    pub run: f64,
+}
+
+impl Default for Link {
+    /// Before anything was measured.
+    fn default() -> Self {
+        Link { srtt: Duration::from_millis(100), rtt_var: Duration::from_millis(25), loss: 0.0, run: 1.0 }
+    }
+}
+
+impl From<Estimate> for Link {
+    fn from(estimate: Estimate) -> Self {
+        Link {
+            srtt: estimate.srtt,
+            rtt_var: estimate.rtt_var,
+            loss: estimate.loss_random.clamp(0.0, LOSS_MAX),
+            run: estimate.loss_run.max(1.0),
+        }
+    }
+}
+
+impl Link {
+    /// How long after it was handed in a frame should be whole at the other end: as if one round
+    /// of feedback were needed.
+    pub fn deadline(&self) -> Duration {
+        self.srtt / 2 + self.srtt + Duration::from_millis(15)
+    }
+
+    /// When repair of a frame ends: a keyframe serves the viewer better then.
+    pub fn give_up(&self) -> Duration {
+        self.deadline() + (self.srtt * 2).max(Duration::from_millis(250))
+    }
+
+    /// A packet that was sent longer ago than this and was not reported is lost, or its report is.
+    pub fn horizon(&self) -> Duration {
+        self.srtt + (self.rtt_var * 4).max(Duration::from_millis(3))
+    }
+
+    /// Whether losses come in bursts.
+    fn is_bursty(&self) -> bool {
+        // Independent losses have runs of 1 / (1 − p).
+        self.run * (1.0 - self.loss) > 1.5
+    }
+
+    /// Parity symbols, not whole, that a frame of `symbols` earns.
+    pub fn parity(&self, symbols: usize, is_keyframe: bool) -> f64 {
+        if self.loss < LOSS_MIN {
+            return 0.0;
+        }
+        let base = if is_keyframe { FACTOR_HIGH } else { FACTOR };
+        let factor = if self.is_bursty() { FACTOR_HIGH.max(base) } else { base };
+        factor * self.odds() * symbols as f64
+    }
+
+    /// Redundant symbols in each voice packet, and the frames that they look back over.
+    pub fn voice_redundancy(&self) -> (usize, usize) {
+        match self.loss {
+            loss if loss < 0.01 => (0, 0),
+            loss if loss < 0.10 => (1, 4),
+            loss if loss < 0.30 => (2, 6),
+            _ => (3, 8),
+        }
+    }
+
+    /// What repair of all kinds is expected to add to the media, as a share of it.
+    pub fn overhead(&self) -> f64 {
+        let parity = if self.loss < LOSS_MIN { 0.0 } else { FACTOR * self.odds() };
+        parity + self.odds()
+    }
+
+    /// The share of the rate that repair may take.
+    pub fn repair_share(&self) -> f64 {
+        (1.3 * self.loss).max(0.5)
+    }
+
+    /// How many symbols to send for a frame that needs `need` more and was handed in `age` ago.
+    pub fn repair(&self, need: usize, age: Duration) -> usize {
+        let at_least = if self.loss < 0.1 { need } else { (need as f64 / (1.0 - self.loss)).ceil() as usize };
+        let in_time = self.deadline().saturating_sub(self.srtt / 2);
+        let round = self.srtt + Duration::from_millis(6);
+        // With time for another round, or when the frame is late by more than one, no more is sent
+        // than the loss asks for. In between this has to get through.
+        if age + round <= in_time || age > in_time + round { at_least } else { surely(need, self.loss) }
+    }
+
+    fn odds(&self) -> f64 {
+        self.loss / (1.0 - self.loss)
+    }
+}
+
+/// The smallest number of symbols of which at least `need` arrive, but for one case in [`MISS_COST`].
+fn surely(need: usize, loss: f64) -> usize {
+    let arrive = 1.0 - loss;
+    let most = need * 4 + 16;
+    (need..most).find(|&sent| fewer_than(need, sent, arrive) <= 1.0 / MISS_COST).unwrap_or(most)
+}
+
+/// The probability that fewer than `need` of `sent` arrive.
+fn fewer_than(need: usize, sent: usize, arrive: f64) -> f64 {
+    if arrive >= 1.0 {
+        return if sent < need { 1.0 } else { 0.0 };
+    }
+    let mut term = (1.0 - arrive).powi(sent as i32);
+    let mut sum = 0.0;
+    for came in 0..need {
+        sum += term;
+        term *= (sent - came) as f64 / (came + 1) as f64 * arrive / (1.0 - arrive);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(loss: f64) -> Link {
+        let (srtt, rtt_var) = (Duration::from_millis(50), Duration::from_millis(1));
+        Link { srtt, rtt_var, loss, run: 1.0 / (1.0 - loss) }
+    }
+
+    #[test]
+    fn the_last_try_is_made_sure_and_others_cost_no_more_than_the_loss() {
+        let ms = Duration::from_millis;
+        assert_eq!(link(0.05).repair(1, ms(55)), 3, "one round left, 5 %");
+        assert_eq!(link(0.20).repair(1, ms(55)), 5, "one round left, 20 %");
+        assert_eq!(link(0.05).repair(1, ms(5)), 1, "two rounds left");
+        assert_eq!(link(0.20).repair(4, ms(200)), 5, "too late for the deadline");
+    }
+
+    #[test]
+    fn parity_follows_loss_and_stops_when_there_is_none() {
+        assert_eq!(link(0.001).parity(4, false), 0.0);
+        assert!((link(0.05).parity(19, false) - 2.0).abs() < 0.01);
+        assert!((link(0.05).parity(19, true) - 4.0).abs() < 0.01);
+        assert!((link(0.20).overhead() - 0.75).abs() < 0.01);
+    }
+
+    #[test]
+    fn binomial_tails_are_right() {
+        assert!((fewer_than(1, 3, 0.95) - 0.05f64.powi(3)).abs() < 1e-12);
+        assert!((fewer_than(2, 2, 0.9) - (1.0 - 0.81)).abs() < 1e-12);
+        assert_eq!(fewer_than(2, 2, 1.0), 0.0);
+    }
+}

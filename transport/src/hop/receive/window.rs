@@ -1,0 +1,179 @@
+//! One lane and track on the receiving side: what came ahead of the next frame due, and what is
+//! known of frames that are not whole.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::repair::code::WINDOW_FRAMES_MAX;
+use crate::repair::{Decoder, Fault, Output};
+use crate::units::Timestamp;
+use crate::wire::feedback::DEFICIT_MAX;
+use crate::wire::frame::{Frame, OBJECT_MAX};
+use crate::wire::packet::Part;
+
+/// Frames held while an earlier one is missing: one second at 60 frames/s.
+pub(super) const HELD_FRAMES_MAX: usize = 64;
+/// Bytes held: two of the largest objects.
+pub(super) const HELD_BYTES_MAX: usize = 2 * OBJECT_MAX;
+/// Frames that a report may speak of without having seen anything of them.
+const UNSEEN_MAX: u64 = 16;
+
+/// See the module.
+#[derive(Default, Debug)]
+pub(super) struct Window {
+    pub(super) next: u64,
+    pub(super) ahead: BTreeMap<u64, Slot>,
+    pub(super) bytes: usize,
+    /// Missed since the last frame given out.
+    missed: u64,
+    /// Made when the first symbol comes: most tracks never have one.
+    decoder: Option<Box<Decoder>>,
+    /// When a symbol last came for a frame that is not whole.
+    pub(super) touched: BTreeMap<u64, Timestamp>,
+    /// The newest frame heard of, and when it was first.
+    newest: Option<(u64, Timestamp)>,
+}
+
+#[derive(Debug)]
+pub(super) enum Slot {
+    Whole { frame: Frame, arrived: Timestamp },
+    Lost,
+}
+
+impl Window {
+    /// Takes a symbol; gives the objects that became whole by it.
+    pub(super) fn symbol(&mut self, now: Timestamp, part: Part) -> Result<Vec<(u64, Bytes)>, Fault> {
+        let sequence = part.hop().sequence;
+        let decoder = self.decoder.get_or_insert_default();
+        match part {
+            // A copy: the datagram's own buffer may be a whole batch that was received at once.
+            Part::Source { shape, index, bytes, .. } => {
+                decoder.handle_source(sequence, shape, index, Bytes::copy_from_slice(&bytes))?;
+            }
+            Part::Repair { window, id, bytes, .. } => decoder.handle_repair(&window, id, &bytes)?,
+        }
+        let mut whole = Vec::new();
+        while let Some(output) = decoder.poll_output() {
+            match output {
+                Output::Frame { frame, block } if frame >= self.next => {
+                    self.touched.remove(&frame);
+                    whole.push((frame, block.object().clone()));
+                }
+                Output::Frame { .. } => {}
+                Output::Symbol { frame, .. } => {
+                    if frame >= self.next {
+                        self.touched.insert(frame, now);
+                    }
+                }
+            }
+        }
+        while self.touched.len() > HELD_FRAMES_MAX {
+            self.touched.pop_first();
+        }
+        self.note(now, sequence);
+        Ok(whole)
+    }
+
+    /// Takes a whole frame. False if it came before, or too late.
+    pub(super) fn whole(&mut self, now: Timestamp, sequence: u64, frame: Frame) -> bool {
+        if sequence < self.next || self.ahead.contains_key(&sequence) {
+            return false;
+        }
+        self.bytes += frame.object().len();
+        self.ahead.insert(sequence, Slot::Whole { frame, arrived: now });
+        self.note(now, sequence);
+        true
+    }
+
+    /// Notes that a frame will not come. False if it came, or is past.
+    pub(super) fn lost(&mut self, sequence: u64) -> bool {
+        if sequence < self.next || self.ahead.contains_key(&sequence) {
+            return false;
+        }
+        self.ahead.insert(sequence, Slot::Lost);
+        true
+    }
+
+    /// The first whole frame that waits for an earlier one.
+    pub(super) fn first_whole(&self) -> Option<(u64, Timestamp)> {
+        self.ahead.iter().find_map(|(&sequence, slot)| match slot {
+            Slot::Whole { arrived, .. } => Some((sequence, *arrived)),
+            Slot::Lost => None,
+        })
+    }
+
+    /// Whether what is held is within its bounds.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.ahead.len() <= HELD_FRAMES_MAX && self.bytes <= HELD_BYTES_MAX
+    }
+
+    /// Gives up everything before the first whole frame, or before what follows the last lost one.
+    pub(super) fn skip(&mut self) {
+        let target = match (self.first_whole(), self.ahead.last_key_value()) {
+            (Some((sequence, _)), _) => sequence,
+            (None, Some((&last, _))) => last + 1,
+            (None, None) => return,
+        };
+        self.ahead = self.ahead.split_off(&target);
+        self.missed += target - self.next;
+        self.advance(target);
+    }
+
+    /// The next frame in order, when it came, and how many before it are lost.
+    pub(super) fn release(&mut self) -> Option<(Frame, Timestamp, u64)> {
+        while let Some(entry) = self.ahead.first_entry()
+            && *entry.key() == self.next
+        {
+            let slot = entry.remove();
+            self.advance(self.next + 1);
+            match slot {
+                Slot::Lost => self.missed += 1,
+                Slot::Whole { frame, arrived } => {
+                    self.bytes -= frame.object().len();
+                    return Some((frame, arrived, std::mem::take(&mut self.missed)));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether some frame lacks symbols.
+    pub(super) fn is_wanting(&self) -> bool {
+        !self.touched.is_empty() || self.newest.is_some_and(|(newest, _)| newest > self.next)
+    }
+
+    /// The frames that lack symbols, and how many, the oldest first. What may only be reordered
+    /// is left out for `wait`.
+    pub(super) fn wanted(&self, now: Timestamp, wait: Duration) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let ripe = move |since: Timestamp| now.saturating_since(since) >= wait;
+        let partial =
+            self.touched.iter().filter(move |&(_, &since)| ripe(since)).filter_map(|(&frame, _)| {
+                let deficit = self.decoder.as_ref()?.deficit(frame)?;
+                (deficit > 0).then_some((frame, deficit as u64))
+            });
+        let (newest, since) = self.newest.unwrap_or_default();
+        let unseen = (self.next..newest)
+            .filter(move |_| ripe(since))
+            .filter(|frame| !self.ahead.contains_key(frame) && !self.touched.contains_key(frame))
+            .take(UNSEEN_MAX as usize)
+            .map(|frame| (frame, DEFICIT_MAX));
+        partial.chain(unseen)
+    }
+
+    fn note(&mut self, now: Timestamp, sequence: u64) {
+        if self.newest.is_none_or(|(newest, _)| sequence > newest) {
+            self.newest = Some((sequence, now));
+        }
+    }
+
+    fn advance(&mut self, next: u64) {
+        self.next = next;
+        self.touched = self.touched.split_off(&next);
+        if let Some(decoder) = &mut self.decoder {
+            // Whole frames stay for as long as a combination may reach back to them.
+            decoder.forget_before(next.saturating_sub(WINDOW_FRAMES_MAX as u64));
+        }
+    }
+}
