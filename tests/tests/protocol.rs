@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use parlor_relay::limits;
-use parlor_tests::protocol::{Document, Example, Outcome, bytes, normal, number};
+use parlor_tests::protocol::{Document, Example, Outcome, bytes as bytes_of, normal, number};
 use parlor_transport::address::PORT_DEFAULT;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::hop::HopReceiver;
@@ -15,11 +15,19 @@ use parlor_transport::hop::receive::{HOLD_DATAGRAM, HOLD_QUIC_STREAM};
 use parlor_transport::id::{AppId, RoomId, StreamAlias, StreamId, UserId, UserName};
 use parlor_transport::quic::Options;
 use parlor_transport::quic::media::FRAME_AGE_MAX;
+use parlor_transport::repair::code::{
+    SYMBOL_BYTES_MAX, SYMBOLS_MAX, WINDOW_FRAMES_MAX, WINDOW_SYMBOLS_MAX, coefficient,
+};
+use parlor_transport::repair::{RepairId, SourceBlock, encode_repair};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::WireError;
 use parlor_transport::wire::control::*;
+use parlor_transport::wire::feedback::{
+    DEFICIT_MAX, FRAMES_MAX, Feedback, HOLD_MAX, KIND_FEEDBACK, OLDER_MAX, STEP_MAX, TAIL_MAX,
+};
 use parlor_transport::wire::frame::{Frame, FrameHeader, LAYERS_MAX, METADATA_MAX, OBJECT_MAX, TRACKS_MAX};
-use parlor_transport::wire::hop::{DATAGRAM_MAX, FRAGMENTS_MAX, Fragment, HopHeader, LANE_MAX, fragments};
+use parlor_transport::wire::hop::{DATAGRAM_MAX, HopHeader, LANE_MAX};
+use parlor_transport::wire::packet::{BURST_MAX, KIND_PACKET, PARTS_MAX, Packet, Part};
 use parlor_transport::wire::varint;
 
 #[test]
@@ -127,12 +135,24 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
     let held = HopLimits::found();
     let known: BTreeMap<&str, u64> = [
         ("AGENT_MAX", AGENT_MAX as u64),
+        ("BURST_MAX", BURST_MAX),
+        ("DEFICIT_MAX", DEFICIT_MAX),
+        ("FRAMES_MAX", FRAMES_MAX as u64),
+        ("HOLD_MAX", HOLD_MAX.as_micros() as u64),
+        ("OLDER_MAX", OLDER_MAX as u64),
+        ("PARTS_MAX", PARTS_MAX as u64),
+        ("REPAIR_IDS", RepairId::COUNT.into()),
+        ("STEP_MAX", STEP_MAX as u64),
+        ("SYMBOLS_MAX", SYMBOLS_MAX as u64),
+        ("SYMBOL_BYTES_MAX", SYMBOL_BYTES_MAX as u64),
+        ("TAIL_MAX", TAIL_MAX),
+        ("WINDOW_FRAMES_MAX", WINDOW_FRAMES_MAX as u64),
+        ("WINDOW_SYMBOLS_MAX", WINDOW_SYMBOLS_MAX as u64),
         ("APP_MESSAGE_MAX", APP_MESSAGE_MAX as u64),
         ("BODY_MAX", BODY_MAX as u64),
         ("CODEC_MAX", CODEC_MAX as u64),
         ("DATAGRAM_MAX", DATAGRAM_MAX as u64),
         ("ENTRIES_MAX", ENTRIES_MAX as u64),
-        ("FRAGMENTS_MAX", FRAGMENTS_MAX),
         ("FRAME_AGE_MAX", millis(FRAME_AGE_MAX)),
         ("HELD_BYTES_MAX", held.bytes),
         ("HELD_FRAMES_MAX", held.frames),
@@ -184,7 +204,7 @@ fn numbers_are_encoded_as_in_their_tables() {
     let document = Document::read();
     let varints = document.table(&["value", "bytes as a varint"]).columns(0, 1);
     for (value, encoded) in &varints {
-        let (value, encoded) = (number(value), bytes(encoded));
+        let (value, encoded) = (number(value), bytes_of(encoded));
         let mut written = Vec::new();
         varint::put(&mut written, value);
         assert_eq!(written, encoded);
@@ -193,7 +213,7 @@ fn numbers_are_encoded_as_in_their_tables() {
     let integers = document.table(&["value", "bytes as an integer"]).columns(0, 1);
     for (value, encoded) in &integers {
         let message = ClientMessage::ProbeClock(ProbeClock { sent: Timestamp::from_micros(number(value)) });
-        assert_eq!(message.to_parts().1, bytes(encoded), "{value}");
+        assert_eq!(message.to_parts().1, bytes_of(encoded), "{value}");
     }
     assert!(varints.len() >= 8 && integers.len() >= 8);
     // Any form is read, if it is no wider than the field: here a u32.
@@ -214,6 +234,10 @@ fn kinds_and_enumerations_are_those_of_the_code() {
         written.into_iter().map(|(kind, name)| (number(&kind) as u8, name)).collect();
     let known = (0..=255).filter_map(|kind| Some((kind, format!("{:?}", StreamKind::from_byte(kind)?))));
     assert_eq!(written, known.collect());
+
+    let datagrams = document.table(&["datagram", "name"]).columns(0, 1);
+    let datagrams: Vec<_> = datagrams.keys().map(|kind| number(kind) as u8).collect();
+    assert_eq!(datagrams, [KIND_PACKET, KIND_FEEDBACK]);
 
     // A Publish of one track: the kind of track and the delivery are the bytes that vary.
     let publish = |kind: u8, delivery: u8| {
@@ -266,17 +290,33 @@ fn read(example: &Example) -> Result<(String, Vec<u8>), WireError> {
             written.extend(object);
             Ok((format!("{hop:?} {frame}"), written))
         }
-        "datagram" => {
-            let fragment = Fragment::decode(object)?;
-            // The first byte is all that a fragment does not know of its datagram.
-            let mut written = vec![example.bytes[0]];
-            fragment.hop.encode(&mut written);
-            varint::put(&mut written, fragment.index);
-            varint::put(&mut written, fragment.count);
-            written.put_slice(&fragment.bytes);
-            Ok((format!("{fragment:?}"), written))
+        "packet" => {
+            let packet = Packet::decode(object)?;
+            let parts: Vec<_> = packet.parts.iter().map(part_in_words).collect();
+            let head = format!("Packet {{ tx_seq: {}, burst: {} }}", packet.tx_seq, packet.burst);
+            Ok((format!("{head} {}", parts.join(" ")), packet.encode().to_vec()))
+        }
+        "report" => {
+            let report = Feedback::decode(object)?;
+            Ok((format!("{report:?}"), report.encode().to_vec()))
         }
         group => panic!("line {}: nobody reads a {group}", example.line),
+    }
+}
+
+fn part_in_words(part: &Part) -> String {
+    match part {
+        Part::Source { hop, shape, index, bytes } => {
+            let length = shape.length();
+            format!("Source {{ hop: {hop:?}, length: {length}, index: {index}, bytes: {bytes:?} }}")
+        }
+        Part::Repair { hop, window, id, bytes } => {
+            let frames: Vec<_> = window.frames().map(|(frame, shape)| (frame, shape.length())).collect();
+            let (slice, id) = (window.slice(), id.get());
+            format!(
+                "Repair {{ hop: {hop:?}, frames: {frames:?}, slice: {slice}, id: {id}, bytes: {bytes:?} }}"
+            )
+        }
     }
 }
 
@@ -388,20 +428,26 @@ fn frame_of(size: usize) -> Frame {
     Frame::new(header, &vec![0; size.saturating_sub(empty.object().len())]).expect("within its bounds")
 }
 
-/// The two fragments of the examples are the sound frame of the examples.
+/// The symbols of the examples are those of the frames in the examples, cut and combined as the text says.
 #[test]
-fn the_fragments_of_the_examples_make_its_frame() {
+fn the_packets_of_the_examples_carry_its_frames() {
     let document = Document::read();
     let example = |name: &str| {
         let found = document.examples.iter().find(|example| example.name == name);
         Bytes::copy_from_slice(&found.unwrap_or_else(|| panic!("no example {name}")).bytes)
     };
-    let fragment = |name: &str| Fragment::decode(example(name)).unwrap();
-    let (first, second) = (fragment("Fragment0"), fragment("Fragment1"));
-    let mut joined = BytesMut::from(&first.bytes[..]);
-    joined.put_slice(&second.bytes);
-    assert_eq!(joined, example("Audio"));
-    // The first byte of a datagram, which the examples take on trust, is what the code writes.
-    let datagram = fragments(first.hop, &joined.freeze()).next().unwrap();
-    assert_eq!(datagram[0], example("Fragment0")[0]);
+    let packet = |name: &str| Packet::decode(example(name)).unwrap();
+    let block = |name: &str| SourceBlock::new(example(name)).unwrap();
+    let (audio, next) = (block("Audio"), block("NextAudio"));
+    assert_eq!(packet("Sound").parts[0].bytes(), &audio.symbol(0));
+    let [source, Part::Repair { id, bytes, .. }] = &packet("SoundAndRepair").parts[..] else {
+        panic!("a source and a repair symbol");
+    };
+    assert_eq!(source.bytes(), &next.symbol(0));
+    assert_eq!(bytes, &encode_repair([&next, &audio], 0, *id).unwrap());
+    for row in &document.table(&["repair id", "place", "coefficient"]).rows {
+        let id = RepairId::new(number(&row[0]) as u8).unwrap();
+        assert_eq!(vec![coefficient(id, number(&row[1]) as usize)], bytes_of(&row[2]), "{row:?}");
+    }
+    assert!(RepairId::new(RepairId::COUNT).is_err());
 }

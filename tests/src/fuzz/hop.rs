@@ -5,28 +5,32 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use parlor_transport::hop::HopReceiver;
 use parlor_transport::id::StreamAlias;
+use parlor_transport::repair::{RepairId, SourceBlock, Window, encode_repair};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::Delivery;
+use parlor_transport::wire::feedback::Feedback;
 use parlor_transport::wire::frame::{Frame, FrameHeader, OBJECT_MAX};
-use parlor_transport::wire::hop::{Fragment, HopHeader, fragments};
+use parlor_transport::wire::hop::HopHeader;
+use parlor_transport::wire::packet::{Packet, Part};
 use parlor_transport::wire::varint;
 
 /// Lanes below this carry true frames only, though in any order, doubled or cut off; the one at it carries
 /// what the input likes. Lanes above are never opened.
 const LANE_HOSTILE: u32 = 2;
-/// Fragments and frames in one run; it keeps a run within milliseconds.
+/// Symbols and frames in one run; it keeps a run within milliseconds.
 const DEEDS_MAX: usize = 20_000;
 /// The buffer that a UDP packet arrives in. A datagram is a part of it and keeps the whole of it alive.
 const PACKET_BYTES: usize = 1200;
 
 /// Every deed is four bytes: what, lane and track, and two that say more. Whatever happens, memory stays
-/// within bounds (the table's runner sees to that), every call returns, and the true lanes give the frames
-/// that were sent, bit for bit, in order, with the right number missed between them.
+/// within bounds (the table's runner sees to that), every call returns, reports can be read, and the true lanes
+/// give the frames that were sent, bit for bit, in order, with the right number missed between them.
 pub(super) fn receiver(input: &[u8]) {
     let mut run = Run {
         receiver: HopReceiver::default(),
         now: Timestamp::ZERO,
         base: 0,
+        tx_seq: 0,
         next: BTreeMap::new(),
         deeds: 0,
     };
@@ -36,9 +40,9 @@ pub(super) fn receiver(input: &[u8]) {
         }
         run.check();
     }
+    run.now = Timestamp::MAX;
     run.receiver.handle_timeout(Timestamp::MAX);
     run.check();
-    assert_eq!(run.receiver.poll_timeout(), None, "nothing is waited for after the end of time");
 }
 
 struct Run {
@@ -46,6 +50,8 @@ struct Run {
     now: Timestamp,
     /// Added to every sequence, so that the input reaches far with two bytes.
     base: u64,
+    /// The number of the next packet.
+    tx_seq: u64,
     /// Per lane and track: the sequence after the last one given out or known to be missed.
     next: BTreeMap<(u32, u8), u64>,
     deeds: usize,
@@ -60,10 +66,10 @@ impl Run {
         let track = if is_hostile { 0 } else { place & 7 };
         let hop = HopHeader { lane, track, sequence: self.base + u64::from(a) };
         self.deeds += 1;
-        match what % 8 {
+        match what % 10 {
             0 if lane <= LANE_HOSTILE => {
-                let delivery = if a & 1 == 0 { Delivery::Datagram } else { Delivery::QuicStream };
-                self.receiver.open_lane(lane, delivery);
+                let delivery = [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream];
+                self.receiver.open_lane(lane, delivery[usize::from(a % 3)]);
             }
             1 => {
                 self.receiver.close_lane(lane);
@@ -71,54 +77,75 @@ impl Run {
             }
             2 if is_hostile => self.nonsense(hop, b)?,
             2 => {
-                let object = true_frame(hop).object().clone();
-                let mut datagrams = fragments(hop, &object);
-                let datagram = datagrams.nth(usize::from(b) % datagrams.len())?;
-                self.fragment(datagram)?;
+                let block = true_block(hop);
+                self.source(hop, &block, usize::from(b) % block.shape().symbols())?;
             }
             3 => {
-                for datagram in fragments(hop, true_frame(hop).object()) {
-                    self.fragment(datagram)?;
-                }
+                let block = true_block(hop);
+                (0..block.shape().symbols()).try_for_each(|index| self.source(hop, &block, index))?;
             }
             4 => {
-                let object = if is_hostile { large_object(hop, b) } else { true_frame(hop).object().clone() };
+                let object = if is_hostile { large_object(hop, b) } else { true_block(hop).object().clone() };
                 self.receiver.handle_object(self.now, hop, object).ok()?;
             }
-            5 => self.receiver.handle_lost(self.now, hop),
+            5 => self.receiver.handle_lost(hop),
             6 => {
                 self.now = self.now.offset_by(i64::from(a) * 256 + i64::from(b));
                 self.receiver.handle_timeout(self.now);
             }
             7 => self.base = (u64::from(a) << (b % 56)).min(varint::MAX - 255),
+            8 => self.repair(hop, usize::from(b >> 6) + 1, b & 63)?,
+            9 => {
+                self.tx_seq =
+                    self.tx_seq.saturating_add(u64::from(a) << (b % 56)).min(varint::MAX - (1 << 32))
+            }
             _ => {}
         }
         Some(())
     }
 
-    /// Small pieces of a frame that will never be whole, or pieces that contradict each other.
-    fn nonsense(&mut self, hop: HopHeader, b: u8) -> Option<()> {
-        let (first, count) = (u64::from(b >> 4) * 50, if b & 1 == 0 { 900 } else { 30 });
-        for index in first..first + 50 {
-            let mut datagram = vec![2];
-            hop.encode(&mut datagram);
-            varint::put(&mut datagram, index);
-            varint::put(&mut datagram, count);
-            datagram.resize(datagram.len() + usize::from(b >> 1 & 7) * 100 + 1, b);
-            self.deeds += 1;
-            self.fragment(datagram.into())?;
-        }
-        Some(())
+    fn source(&mut self, hop: HopHeader, block: &SourceBlock, index: usize) -> Option<()> {
+        self.packet(Part::Source { hop, shape: block.shape(), index, bytes: block.symbol(index) })
     }
 
-    fn fragment(&mut self, datagram: Bytes) -> Option<()> {
-        let mut packet = BytesMut::with_capacity(PACKET_BYTES);
-        packet.put(datagram);
-        let fragment = Fragment::decode(packet.freeze()).ok()?;
-        self.receiver.handle_fragment(self.now, fragment).ok()
+    /// A true combination over the frame and those before it.
+    fn repair(&mut self, hop: HopHeader, frames: usize, id: u8) -> Option<()> {
+        let sequences = (0..=hop.sequence).rev().take(frames);
+        let blocks: Vec<_> = sequences.map(|sequence| true_block(HopHeader { sequence, ..hop })).collect();
+        let id = RepairId::new(id).expect("there are 192");
+        let bytes = encode_repair(&blocks, 0, id).expect("frames of the true lanes are small");
+        let window = Window::new(hop.sequence, blocks.iter().map(|block| Some(block.shape())), 0);
+        self.packet(Part::Repair { hop, window: window.expect("just encoded"), id, bytes })
+    }
+
+    /// Pieces of frames that will never be whole, or that contradict each other.
+    fn nonsense(&mut self, hop: HopHeader, b: u8) -> Option<()> {
+        let object = large_object(hop, b | 0x3f);
+        let block = SourceBlock::new(object).expect("not empty, and not too large");
+        let symbols = block.shape().symbols();
+        let first = usize::from(b & 7) * 40;
+        (first..(first + 40).min(symbols - 1)).try_for_each(|index| self.source(hop, &block, index))?;
+        let id = RepairId::new(b % RepairId::COUNT).expect("below the count");
+        let slice = usize::from(b) % block.shape().slices();
+        let window = Window::new(hop.sequence, [Some(block.shape())], slice).expect("one frame");
+        self.packet(Part::Repair { hop, window, id, bytes: vec![b; block.shape().symbol_bytes()].into() })
+    }
+
+    fn packet(&mut self, part: Part) -> Option<()> {
+        self.deeds += 1;
+        let datagram = Packet { tx_seq: self.tx_seq, burst: self.tx_seq & 3, parts: vec![part] }.encode();
+        self.tx_seq += 1;
+        let mut buffer = BytesMut::with_capacity(PACKET_BYTES);
+        buffer.put(datagram);
+        let size = buffer.len();
+        let packet = Packet::decode(buffer.freeze()).expect("our own packets can be read");
+        self.receiver.handle_packet(self.now, packet, size).ok()
     }
 
     fn check(&mut self) {
+        if let Some(report) = self.receiver.poll_feedback(self.now) {
+            Feedback::decode(report.encode()).expect("our own reports can be read");
+        }
         while let Some(received) = self.receiver.poll_output() {
             assert!(received.lane <= LANE_HOSTILE, "only open lanes give frames");
             if received.lane == LANE_HOSTILE {
@@ -128,17 +155,18 @@ impl Run {
             let next = self.next.entry((lane, track)).or_default();
             let sequence = received.frame.header().number;
             assert_eq!(sequence, *next + received.missed, "lane {lane} track {track}");
-            assert_eq!(received.frame, true_frame(HopHeader { lane, track, sequence }));
+            assert_eq!(received.frame.object(), true_block(HopHeader { lane, track, sequence }).object());
             *next = sequence + 1;
         }
     }
 }
 
-/// What the honest peer sends under this header: one to six datagrams, different for each.
-fn true_frame(hop: HopHeader) -> Frame {
+/// What the honest peer sends under this header: one to six symbols, different for each.
+fn true_block(hop: HopHeader) -> SourceBlock {
     let salt = hop.sequence ^ u64::from(hop.lane) << 7 ^ u64::from(hop.track) << 3;
     let payload: Vec<u8> = (0..salt % 7 * 1000).map(|at| (at ^ salt) as u8).collect();
-    Frame::new(header(hop), &payload).expect("small enough for a frame")
+    let frame = Frame::new(header(hop), &payload).expect("small enough for a frame");
+    SourceBlock::new(frame.object().clone()).expect("a frame can be cut")
 }
 
 /// A frame of up to the largest size.

@@ -1,10 +1,12 @@
-//! Frames, hop headers and media datagrams: any bytes give a value or an error, and values read back.
+//! Frames, hop headers, media packets and reports: any bytes give a value or an error, and values read back.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use parlor_transport::repair::{Decoder, Output, RepairId, SourceBlock, Window, encode_repair};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::feedback::Feedback;
 use parlor_transport::wire::frame::{Frame, LAYERS_MAX, METADATA_MAX, TRACKS_MAX};
-use parlor_transport::wire::hop::{DATAGRAM_MAX, FRAGMENTS_MAX, Fragment, HopHeader, LANE_MAX, fragments};
+use parlor_transport::wire::hop::{DATAGRAM_MAX, HopHeader, LANE_MAX};
+use parlor_transport::wire::packet::{BURST_MAX, PARTS_MAX, Packet, Part};
 use parlor_transport::wire::varint;
 
 /// The input is an object. Nothing of it is lost, and what it says of itself is within bounds.
@@ -37,40 +39,56 @@ pub(super) fn hop_headers(input: &[u8]) {
     assert_eq!(HopHeader::decode(&mut anew.freeze()), Ok(hop));
 }
 
-/// The input is a media datagram.
-pub(super) fn datagrams(input: &[u8]) {
-    let Ok(fragment) = Fragment::decode(Bytes::copy_from_slice(input)) else { return };
+/// The input is a media packet.
+pub(super) fn packets(input: &[u8]) {
+    let Ok(packet) = Packet::decode(Bytes::copy_from_slice(input)) else { return };
     assert!(input.len() <= DATAGRAM_MAX);
-    assert!(fragment.index < fragment.count && fragment.count <= FRAGMENTS_MAX);
-    assert!(!fragment.bytes.is_empty() && input.ends_with(&fragment.bytes));
+    assert!((1..=PARTS_MAX).contains(&packet.parts.len()) && packet.burst <= BURST_MAX);
+    assert!(packet.parts.iter().all(|part| !part.bytes().is_empty()));
 
-    let mut anew = BytesMut::from(&input[..1]);
-    fragment.hop.encode(&mut anew);
-    varint::put(&mut anew, fragment.index);
-    varint::put(&mut anew, fragment.count);
-    anew.put_slice(&fragment.bytes);
-    assert!(anew.len() < input.len() || anew[..] == input[..]);
-    assert_eq!(Fragment::decode(anew.freeze()), Ok(fragment));
+    let anew = packet.encode();
+    assert!(anew.len() <= Packet::HEAD_MAX + packet.parts.iter().map(Part::size).sum::<usize>());
+    assert!(anew.len() < input.len() || anew == input);
+    assert_eq!(Packet::decode(anew), Ok(packet));
 }
 
-/// The input is a hop header and an object, which goes into datagrams and comes out again. The object
-/// stands twenty times, so that it has several fragments.
-pub(super) fn fragmentation(input: &[u8]) {
-    let mut rest = Bytes::copy_from_slice(input);
-    let Ok(hop) = HopHeader::decode(&mut rest) else { return };
-    if rest.is_empty() {
+/// The input says which symbols are lost (16 bits) and is, twenty times over, two frames of one track. If
+/// enough combinations come for what is lost, both frames come out; if not, what comes out is right.
+pub(super) fn repair(input: &[u8]) {
+    let Some((lost, content)) = input.split_first_chunk() else { return };
+    let lost = u16::from_be_bytes(*lost);
+    if content.is_empty() || content.len() > 800 {
         return;
     }
-    let object: Bytes = rest.repeat(20).into();
-    let datagrams = fragments(hop, &object);
-    let count = datagrams.len() as u64;
-    let mut joined = BytesMut::new();
-    for (index, datagram) in datagrams.enumerate() {
-        let fragment = Fragment::decode(datagram).expect("our own datagrams are within their bounds");
-        assert_eq!((fragment.hop, fragment.index, fragment.count), (hop, index as u64, count));
-        joined.extend_from_slice(&fragment.bytes);
+    let older = SourceBlock::new(content.repeat(20).into()).expect("not empty");
+    let newer = SourceBlock::new(content[content.len() / 2..].repeat(10).into()).expect("not empty");
+    let frames = [&newer, &older];
+    let window = Window::new(8, frames.map(|frame| Some(frame.shape())), 0).expect("at most 24 symbols");
+
+    let mut decoder = Decoder::default();
+    let mut missing = 0;
+    for (place, (frame, index)) in window.symbols().enumerate() {
+        if lost >> (place % 16) & 1 == 1 {
+            missing += 1;
+            continue;
+        }
+        let block = if frame == 8 { &newer } else { &older };
+        let taken = decoder.handle_source(frame, block.shape(), index, block.symbol(index));
+        taken.expect("what is true contradicts nothing");
     }
-    assert_eq!(joined, object);
+    let mut id = RepairId::default();
+    for _ in 0..missing {
+        let symbol = encode_repair(frames, 0, id).expect("the window is one");
+        decoder.handle_repair(&window, id, &symbol).expect("what is true contradicts nothing");
+        id = id.next();
+    }
+    let mut whole = 0;
+    while let Some(output) = decoder.poll_output() {
+        let Output::Frame { frame, block } = output else { continue };
+        assert_eq!(&block, if frame == 8 { &newer } else { &older });
+        whole += 1;
+    }
+    assert_eq!(whole, 2, "{missing} combinations repair {missing} losses");
 }
 
 /// The input is a report of what was received. Times that would lie before the origin are rounded to it.

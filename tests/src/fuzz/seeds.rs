@@ -47,15 +47,19 @@ pub fn all() -> Vec<Seed> {
         let target = match example.group.as_str() {
             "frame" => "frames",
             "hop" => "hop_headers",
-            "datagram" => "datagrams",
+            "packet" => "packets",
+            "report" => "feedback",
             _ => continue,
         };
         add(target, &example.name, example.bytes.clone());
     }
     for example in document.examples.iter().filter(|example| example.group == "quic-stream") {
         // Without the kind of the QUIC stream: a hop header and an object.
-        add("fragmentation", &example.name, example.bytes[1..].to_vec());
         add("hop_headers", &example.name, example.bytes[1..].to_vec());
+    }
+    for (name, lost) in [("whole", 0u16), ("some", 0b1001), ("all", u16::MAX)] {
+        let content: Vec<u8> = (0..=255).collect();
+        add("repair", name, [&lost.to_be_bytes(), &content[..]].concat());
     }
     let varints = document.table(&["value", "bytes as a varint"]);
     varints.rows.iter().for_each(|row| add("varints", &row[0].replace(',', ""), bytes(&row[1])));
@@ -86,9 +90,9 @@ const TEXTS: &[(&str, &str, &str)] = &[
 const DEEDS: &[(&str, &[[u8; 4]])] = &[
     ("in-order", &[[0, 0x00, 0, 0], [3, 0x00, 0, 0], [3, 0x00, 1, 0], [3, 0x00, 2, 0]]),
     (
-        "lost-datagram",
+        "lost-packet",
         &[
-            [0, 0x01, 0, 0],
+            [0, 0x01, 1, 0],
             [3, 0x01, 0, 0],
             [2, 0x01, 1, 1],
             [3, 0x01, 2, 0],
@@ -96,11 +100,25 @@ const DEEDS: &[(&str, &[[u8; 4]])] = &[
             [3, 0x01, 1, 0],
         ],
     ),
-    ("reset", &[[0, 0x17, 1, 0], [4, 0x17, 1, 0], [4, 0x17, 2, 0], [5, 0x17, 0, 0], [4, 0x17, 2, 0]]),
+    (
+        "repaired",
+        &[
+            [0, 0x01, 0, 0],
+            [3, 0x01, 0, 0],
+            [2, 0x01, 5, 0],
+            [8, 0x01, 5, 1],
+            [8, 0x01, 5, 2],
+            [8, 0x01, 6, 0x43],
+            [6, 0, 40, 0],
+            [8, 0x01, 6, 0x44],
+            [6, 0, 255, 255],
+        ],
+    ),
+    ("reset", &[[0, 0x17, 2, 0], [4, 0x17, 1, 0], [4, 0x17, 2, 0], [5, 0x17, 0, 0], [4, 0x17, 2, 0]]),
     (
         "finished-and-reset",
         &[
-            [0, 0x20, 1, 0],
+            [0, 0x20, 2, 0],
             [4, 0x20, 5, 255],
             [5, 0x20, 5, 0],
             [4, 0x20, 6, 255],
@@ -112,9 +130,10 @@ const DEEDS: &[(&str, &[[u8; 4]])] = &[
     ),
     (
         "crumbs",
-        &[[0, 0x20, 0, 0], [2, 0x20, 0, 0], [2, 0x20, 0, 0x10], [2, 0x20, 1, 0x20], [2, 0x20, 2, 0x0f]],
+        &[[0, 0x20, 0, 0], [2, 0x20, 0, 0], [2, 0x20, 0, 0x41], [2, 0x20, 1, 0x82], [2, 0x20, 2, 0xff]],
     ),
-    ("far-ahead", &[[0, 0x10, 1, 0], [7, 0, 255, 54], [4, 0x10, 9, 0], [5, 0x10, 10, 0], [1, 0x10, 0, 0]]),
+    ("far-ahead", &[[0, 0x10, 0, 0], [2, 0x10, 0, 0], [7, 0, 255, 53], [2, 0x10, 9, 0], [6, 0, 0, 9]]),
+    ("packets-jump", &[[0, 0x10, 0, 0], [3, 0x10, 0, 0], [9, 0, 255, 50], [3, 0x10, 1, 0], [6, 0, 9, 9]]),
 ];
 
 fn feedback() -> [(&'static str, Feedback); 2] {
@@ -177,7 +196,11 @@ mod tests {
                 })
                 .filter(|path| !names.contains(path))
                 .collect();
-            assert!(old.is_empty(), "seeds that nothing makes any more: {old:#?}");
+            if update {
+                old.iter().for_each(|path| fs::remove_file(path).unwrap());
+            } else {
+                assert!(old.is_empty(), "seeds that nothing makes any more: {old:#?}");
+            }
         }
     }
 }
