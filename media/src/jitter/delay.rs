@@ -35,13 +35,20 @@ pub struct DelayEstimator {
     wished: Option<i64>,
     /// Added to what arrivals need, µs.
     margin: i64,
+    /// The last frame, while frames come faster than they were captured: a newcomer is sent the past
+    /// first, in one go, and how old that is says nothing of the network.
+    catching_up: Option<(MediaTime, i64)>,
 }
 
 impl DelayEstimator {
     /// Asks for `margin` (at most [`DELAY_MAX`]) more delay than arrivals need.
     pub fn new(margin: Duration) -> DelayEstimator {
-        let mut estimator =
-            DelayEstimator { arrivals: VecDeque::with_capacity(WINDOW), wished: None, margin: 0 };
+        let mut estimator = DelayEstimator {
+            arrivals: VecDeque::with_capacity(WINDOW),
+            wished: None,
+            margin: 0,
+            catching_up: None,
+        };
         estimator.set_margin(margin);
         estimator
     }
@@ -58,6 +65,7 @@ impl DelayEstimator {
             self.arrivals.clear();
             self.wished = None;
         }
+        self.leave_the_past(capture, offset);
         let since_last = self.arrivals.back().map_or(Duration::ZERO, |&(last, _)| arrival - last);
         self.arrivals.push_back((arrival, offset));
         while self.arrivals.len() > WINDOW
@@ -72,6 +80,23 @@ impl DelayEstimator {
         let kept = self.wished.map_or(needed, |wished| wished - shrink);
         let most = fastest.saturating_add(DELAY_MAX.as_micros() as i64);
         self.wished = Some(needed.max(kept).min(most));
+    }
+
+    /// Forgets what came before, for as long as each frame is less late than the one before it by more
+    /// than half of the time between them.
+    fn leave_the_past(&mut self, capture: MediaTime, offset: i64) {
+        let is_first = self.arrivals.is_empty();
+        if let Some((last_capture, last_offset)) = self.catching_up.take() {
+            let step = capture.micros_since(last_capture);
+            if last_offset.saturating_sub(offset) <= step / 2 {
+                return;
+            }
+            self.arrivals.clear();
+            self.wished = None;
+        } else if !is_first {
+            return;
+        }
+        self.catching_up = Some((capture, offset));
     }
 
     /// The offset to play at, µs; `None` before the first frame.
@@ -152,6 +177,19 @@ mod tests {
         delay.observe(MediaTime::from_micros(u64::MAX), MediaTime::ZERO);
         delay.observe(MediaTime::ZERO, MediaTime::from_micros(u64::MAX));
         assert!(delay.delay() <= DELAY_MAX);
+    }
+
+    #[test]
+    fn a_past_sent_in_one_go_is_not_taken_for_jitter() {
+        let mut delay = DelayEstimator::new(Duration::ZERO);
+        // 100 frames at once, then one every 20 ms.
+        for n in 0..200u64 {
+            let arrival = 1_000 + 20 * n.max(100);
+            delay.observe(MediaTime::from_millis(n * 20), MediaTime::from_millis(arrival));
+            if n > 100 {
+                assert_eq!((delay.delay(), delay.wished_offset()), (Duration::ZERO, Some(1_000_000)));
+            }
+        }
     }
 
     #[test]

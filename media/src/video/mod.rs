@@ -4,6 +4,10 @@
 //! keyframe and how long to wait for a frame is decided elsewhere.
 
 #[cfg(any(feature = "h264", feature = "files"))]
+#[cfg_attr(
+    not(all(feature = "h264", feature = "files")),
+    allow(dead_code, reason = "the encoder reads units, files also write them")
+)]
 pub(crate) mod annexb;
 
 #[cfg(feature = "h264")]
