@@ -110,7 +110,7 @@ impl Engine {
         let request = options.check()?;
         let timeouts = Timeouts { join: self.config.join_timeout, leave: self.config.leave_timeout };
         let call = Call::new(self.now(), request, &self.config.agent, timeouts);
-        let shared = Arc::new(Shared::new(self.clock().clone(), call));
+        let shared = Arc::new(Shared::new(self.clock().clone(), self.runtime.clone(), call));
         let mut rooms = lock(&self.rooms);
         if rooms.closed {
             return Err(JoinError::Closed);

@@ -112,8 +112,10 @@ pub struct PlayerStats {
 pub struct PublisherStats {
     /// What became of the frames so far.
     pub counts: crate::publisher::outbox::SendCounts,
-    /// Over the last 2 s; age is the time between capture and leaving.
-    pub rates: Rates,
+    /// Video over the last 2 s; age is the time between capture and leaving.
+    pub video: Rates,
+    /// Sound over the last 2 s; age is the time between capture and leaving.
+    pub audio: Rates,
 }
 
 /// How the connection of a room does.

@@ -35,6 +35,7 @@ fn what_is_wrong_is_said_before_anything_is_sent() {
     fails(&["join", good, "--play", "a b"], 2, "stream id holds ' '");
     fails(&["join", good, "--seconds", "0"], 2, "number of seconds");
     fails(&["record", good, "--stream", "s", "--out", "."], 2, "is a directory");
+    fails(&["record", good, "--stream", "s", "--out", "nowhere/x.mp4"], 2, "no such folder");
     fails(&["record", good, "--stream", "s s", "--out", "x.mp4"], 2, "stream id holds ' '");
     fails(&[], 2, "Usage");
 }
@@ -43,7 +44,9 @@ fn what_is_wrong_is_said_before_anything_is_sent() {
 async fn serve(endpoint: Endpoint) {
     let session = endpoint.accept().await.unwrap().accept().await.unwrap();
     let (mut inbound, _lanes) = session.inbound();
-    let Arrival::Requests(mut sender, mut receiver) = inbound.next().await.unwrap() else { panic!("requests") };
+    let Arrival::Requests(mut sender, mut receiver) = inbound.next().await.unwrap() else {
+        panic!("requests")
+    };
     let mut events = session.open_messages(StreamKind::Events).await.unwrap();
     let user = |id: &str| UserInfo { user: id.try_into().unwrap(), name: "Ann".try_into().unwrap() };
     while let Ok(Some(message)) = receiver.recv::<ClientMessage>().await {
@@ -51,7 +54,14 @@ async fn serve(endpoint: Endpoint) {
             ClientMessage::Hello(_) => {
                 let (clock, session) = (session.clock().now(), SessionId(1));
                 let (publish_max, play_max) = (1, 1);
-                RelayMessage::Welcome(Welcome { version: 1, features: 0, session, clock, publish_max, play_max })
+                RelayMessage::Welcome(Welcome {
+                    version: 1,
+                    features: 0,
+                    session,
+                    clock,
+                    publish_max,
+                    play_max,
+                })
             }
             ClientMessage::Join(join) => {
                 let users = vec![user(join.user.as_str()), user("ann")];

@@ -10,6 +10,8 @@ use parlor_client::media::frame::{Picture, Samples};
 use parlor_client::media::pattern::{self, Stamp, publisher_hz, tone_level};
 use parlor_client::media::play::{AudioPump, LatestPicture, Mixer};
 use parlor_client::pipeline::{Capture, Recording, Sources, media_clock};
+use parlor_client::player::PlayerState;
+use parlor_client::publisher::DropReason;
 use parlor_client::{Engine, JoinOptions, PlayOptions, Room, RoomId, Scenario};
 use parlor_relay::{Config, Relay};
 
@@ -58,6 +60,7 @@ async fn pictures_and_sound_arrive_as_they_were_captured() {
     };
     clock.timeout(HUNG, enough).await.unwrap();
 
+    let all = Arc::clone(&stamps);
     let stamps = stamps.lock().unwrap().clone();
     assert!(stamps.iter().all(|stamp| stamp.publisher == 7));
     assert!(stamps.windows(2).all(|pair| pair[0].frame < pair[1].frame), "pictures go forward");
@@ -70,12 +73,29 @@ async fn pictures_and_sound_arrive_as_they_were_captured() {
     assert!(stats.shown >= 45 && stats.level.is_some() && stats.video.age_p50.is_some());
     assert_eq!((stats.player.lost, broadcast.publisher().stats().counts.dropped_total()), (0, 0));
 
-    // Muted pictures stop and sound goes on; unmuted, they come back.
+    // Muted pictures are not sent; unmuted, they come back with a keyframe, and a gap between their numbers.
+    let publisher = broadcast.publisher();
     broadcast.mute_video(true);
-    let state = playback.player().status();
+    let muted = async {
+        while publisher.stats().counts.dropped(DropReason::Muted) < 10 {
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    clock.timeout(HUNG, muted).await.unwrap();
+    broadcast.mute_video(false);
+    let has_gap = || all.lock().unwrap().windows(2).any(|pair| pair[1].frame >= pair[0].frame + 10);
+    let back = async {
+        while !has_gap() {
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    clock.timeout(HUNG, back).await.unwrap();
+    assert!(playback.stats().freezes <= 1, "a gap that the publisher wanted is none");
+
+    let playing = playback.player().status();
     drop(broadcast);
-    let ended = clock.timeout(HUNG, playback.player().changed_from(&state)).await.unwrap();
-    assert_eq!(ended.error, None);
+    let ended = clock.timeout(HUNG, playback.player().changed_from(&playing)).await.unwrap();
+    assert_eq!((ended.state, ended.error), (PlayerState::Requesting, None));
     drop(ear);
     engine.close().await;
     viewer.close().await;
@@ -97,7 +117,13 @@ async fn a_recording_is_a_file_that_others_read() {
     let recorded = recording.finish().unwrap();
     assert!(recorded.pictures >= 10 && recorded.packets >= 30, "{recorded:?}");
     let probe = Command::new("ffprobe")
-        .args(["-v", "error", "-count_frames", "-show_entries", "stream=codec_name,width,height,nb_read_frames"])
+        .args([
+            "-v",
+            "error",
+            "-count_frames",
+            "-show_entries",
+            "stream=codec_name,width,height,nb_read_frames",
+        ])
         .args(["-of", "csv=p=0"])
         .arg(&path)
         .output()

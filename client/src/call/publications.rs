@@ -3,7 +3,7 @@
 use parlor_transport::error::Refusal;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    ClientMessage, Delivery, KeyframeWanted, Publish, Published, Unpublish,
+    ClientMessage, Delivery, KeyframeWanted, Publish, Published, TrackKind, Unpublish,
 };
 use parlor_transport::wire::frame::Frame;
 
@@ -22,7 +22,8 @@ pub struct Publication {
     request: PublishRequest,
     lifecycle: Lifecycle,
     outbox: Outbox,
-    meter: Meter,
+    video: Meter,
+    audio: Meter,
 }
 
 impl Publication {
@@ -75,7 +76,8 @@ impl Call {
         }));
         let outbox = Outbox::new(&request.tracks, Limits::default());
         let lifecycle = Lifecycle::requesting();
-        self.publications.insert(lane, Publication { request, lifecycle, outbox, meter: Meter::default() });
+        let (video, audio) = (Meter::default(), Meter::default());
+        self.publications.insert(lane, Publication { request, lifecycle, outbox, video, audio });
         Ok(lane)
     }
 
@@ -139,7 +141,8 @@ impl Call {
     /// What was sent and dropped.
     pub fn publisher_stats(&mut self, now: Timestamp, lane: u32) -> PublisherStats {
         let Some(publication) = self.publications.get_mut(&lane) else { return PublisherStats::default() };
-        PublisherStats { counts: publication.outbox.counts(), rates: publication.meter.rates(now) }
+        let (video, audio) = (publication.video.rates(now), publication.audio.rates(now));
+        PublisherStats { counts: publication.outbox.counts(), video, audio }
     }
 
     /// The next frame to give to the network: sound first, then what waited longest. `has_room` says whether
@@ -174,7 +177,14 @@ impl Call {
             // A publication is answered after the welcome, which set the clock.
             clock.to_relay(now, time).unwrap_or(time)
         })?;
-        publication.meter.record(now, frame.object().len(), now.saturating_since(captured));
+        let meter = match publication.request.tracks.get(usize::from(frame.header().track)).map(|t| t.kind) {
+            Some(TrackKind::Audio) => Some(&mut publication.audio),
+            Some(TrackKind::Video) => Some(&mut publication.video),
+            _ => None,
+        };
+        if let Some(meter) = meter {
+            meter.record(now, frame.object().len(), now.saturating_since(captured));
+        }
         Some(OutgoingFrame { lane, delivery, urgent: !patient, frame })
     }
 

@@ -119,7 +119,10 @@ impl Call {
                 biased;
                 () = &mut stop => {
                     screen.draw(&self.table());
-                    return Ok(());
+                    return match self.room.status().state {
+                        RoomState::Connecting => Err(Failure::call("left before the relay had answered")),
+                        _ => Ok(()),
+                    };
                 }
                 event = events.next() => match event {
                     Some(event) => self.handle(event, &mut screen)?,
@@ -196,13 +199,14 @@ impl Call {
                 (PublisherState::Idle, Some(error)) => error.to_string(),
                 (state, _) => format!("{state:?}"),
             };
+            let shown = if stats.video.age_p50.is_some() { stats.video } else { stats.audio };
             table.row([
                 format!("> {}", publisher.stream()),
                 state,
-                format!("{:.1}", stats.rates.frames_per_second),
-                format!("{:.0}", stats.rates.kbit_per_second),
-                millis(stats.rates.age_p50),
-                millis(stats.rates.age_p99),
+                format!("{:.1}", shown.frames_per_second),
+                format!("{:.0}", stats.video.kbit_per_second + stats.audio.kbit_per_second),
+                millis(shown.age_p50),
+                millis(shown.age_p99),
                 stats.counts.sent.to_string(),
                 String::new(),
                 stats.counts.dropped_total().to_string(),
@@ -231,7 +235,7 @@ impl Call {
         let stats = self.room.stats();
         let users = self.room.view().map_or(0, |view| view.users.len() + 1);
         let mut lines = vec![format!(
-            "{} {:?}  users {users}  round trip {} ms  clock ±{} ms",
+            "{} {:?}  users {users}  round trip {} ms  ages ±{} ms",
             self.room.id(),
             self.room.status().state,
             millis(stats.rtt),

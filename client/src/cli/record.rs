@@ -9,8 +9,13 @@ use super::{Failure, engine, join, stopped};
 /// Records until the end of the stream, Ctrl-C, or the time is over.
 pub(crate) async fn run(args: Record) -> Result<(), Failure> {
     // A path that cannot be written is told before anybody is bothered.
+    let out = args.out.display();
     if args.out.is_dir() {
-        return Err(Failure::usage(format!("{} is a directory; name a file in it", args.out.display())));
+        return Err(Failure::usage(format!("{out} is a directory; name a file in it")));
+    }
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return Err(Failure::usage(format!("cannot write {out}: there is no such folder; make it first")));
     }
     let engine = engine(&args.common, Scenario::VoiceCall)?;
     let room = join(&engine, &args.common)?;
@@ -37,6 +42,6 @@ pub(crate) async fn run(args: Record) -> Result<(), Failure> {
     engine.close().await;
     outcome.map_err(Failure::call)?;
     let summary = summary.map_err(Failure::call)?;
-    println!("{}: {} pictures, {} sound packets", args.out.display(), summary.pictures, summary.packets);
+    println!("{out}: {} pictures, {} sound packets", summary.pictures, summary.packets);
     Ok(())
 }

@@ -54,7 +54,8 @@ fn as_json(room: &str, view: &RoomView) -> Value {
 }
 
 fn as_text(room: &str, view: &RoomView) -> Vec<String> {
-    let mut lines = vec![format!("room {room}: {} users, {} streams", view.users.len(), view.streams.len())];
+    let mut lines =
+        vec![format!("room {room}, others: {}, streams: {}", view.users.len(), view.streams.len())];
     if !view.users.is_empty() {
         let mut table = Table::new(&["user", "name", "streams"]);
         for (id, user) in &view.users {
@@ -107,12 +108,12 @@ mod tests {
     fn a_room_is_printed_for_people_and_for_programs() {
         let text = as_text("standup", &view()).join("\n");
         assert!(
-            text.starts_with("room standup: 1 users, 1 streams\nuser  name  streams\nann    Ann        1")
+            text.starts_with("room standup, others: 1, streams: 1\nuser  name  streams\nann    Ann        1")
         );
         assert!(text.ends_with("audio (opus)"), "{text}");
         let json = as_json("standup", &view());
         assert_eq!(json["users"][0]["name"], "Ann");
         assert_eq!(json["streams"][0]["tracks"][0]["codec"], "opus");
-        assert_eq!(as_text("empty", &RoomView::default()), ["room empty: 0 users, 0 streams"]);
+        assert_eq!(as_text("empty", &RoomView::default()), ["room empty, others: 0, streams: 0"]);
     }
 }

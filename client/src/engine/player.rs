@@ -159,6 +159,12 @@ impl Frames {
         &self.shared.clock
     }
 
+    /// Runs a task where the engine's tasks run.
+    #[cfg(feature = "codecs")]
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.runtime.spawn(task);
+    }
+
     /// The next frame if one waits.
     pub fn try_next(&mut self) -> Option<ReceivedFrame> {
         self.shared.look(|_, call| call.pop_frame(self.lane))

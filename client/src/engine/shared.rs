@@ -10,6 +10,7 @@ use std::time::Duration;
 use parlor_transport::clock::Clock;
 use parlor_transport::quic::Session;
 use parlor_transport::units::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::call::Call;
@@ -22,6 +23,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One joined room, shared by its task and its handles.
 pub(super) struct Shared {
     pub(super) clock: Clock,
+    /// Where tasks run, so that handles can be used on threads that know no runtime.
+    pub(super) runtime: Handle,
     call: Mutex<Call>,
     /// Messages may wait to be sent.
     pub(super) messages: Notify,
@@ -37,9 +40,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(clock: Clock, call: Call) -> Self {
+    pub(super) fn new(clock: Clock, runtime: Handle, call: Call) -> Self {
         Shared {
             clock,
+            runtime,
             call: Mutex::new(call),
             messages: Notify::new(),
             media: Notify::new(),

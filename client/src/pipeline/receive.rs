@@ -72,14 +72,14 @@ impl Player {
         let frames = self.frames();
         let clock = frames.clock().clone();
         let playing = Playing {
-            frames,
+            frames: self.frames(),
             alias: None,
             kinds: Vec::new(),
             pictures: Some(Pictures::new(Arc::clone(&screen))),
             sound: Arc::clone(&sound),
             keyframe_asked: None,
         };
-        tokio::spawn(playing.run(clock.clone()));
+        frames.spawn(playing.run(clock.clone()));
         let feed = mixer.add(Arc::clone(&sound));
         Ok(Playback { player: self, screen, sound, clock, mixer: mixer.clone(), feed })
     }
