@@ -123,7 +123,7 @@ impl fmt::Debug for Sources {
 /// let engine = Engine::new(Scenario::StandardCall)?;
 /// let capture = Capture::start(&engine, Sources::pattern(1, Scenario::StandardCall)?)?;
 /// let mirror = LatestPicture::new();
-/// capture.preview(mirror.clone()); // works before any room is joined
+/// let _preview = capture.preview(mirror.clone()); // works before any room is joined
 /// # while mirror.get().is_none() { std::thread::yield_now(); }
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
