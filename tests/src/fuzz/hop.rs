@@ -95,9 +95,11 @@ impl Run {
             }
             7 => self.base = (u64::from(a) << (b % 56)).min(varint::MAX - 255),
             8 => self.repair(hop, usize::from(b >> 6) + 1, b & 63)?,
+            // Packets that overtake each other, or are lost in great number.
+            9 if b & 0x80 != 0 => self.tx_seq = self.tx_seq.saturating_sub(a.into()),
             9 => {
-                self.tx_seq =
-                    self.tx_seq.saturating_add(u64::from(a) << (b % 56)).min(varint::MAX - (1 << 32))
+                let ahead = u64::from(a) << (b % 56);
+                self.tx_seq = self.tx_seq.saturating_add(ahead).min(varint::MAX - (1 << 32));
             }
             _ => {}
         }
