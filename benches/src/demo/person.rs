@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlor_client::pipeline::{Broadcast, Capture, Playback, Preview, Sources, media_clock};
-use parlor_client::{Engine, JoinOptions, PlayOptions, Room, RoomEvents, Scenario, StreamId};
+use parlor_client::{Engine, JoinOptions, PlayOptions, Room, RoomEvents, Scenario, StreamId, Timestamp};
 use parlor_media::frame::{MediaTime, Picture};
 use parlor_media::play::{AudioPump, Mixer, NullSink, View};
 use parlor_relay::server::RoomSnapshot;
@@ -53,17 +53,23 @@ pub(crate) struct Seen {
     lost: u64,
 }
 
+/// A newcomer is shown the past first, to be there at once; this is over by then.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 struct Watch {
     clock: Clock,
     seen: Arc<Mutex<Seen>>,
+    /// When the first picture was shown.
+    since: Option<Timestamp>,
 }
 
 impl View for Watch {
     fn show(&mut self, picture: &Picture) {
         let now = self.clock.now();
         let captured = parlor_client::pipeline::timestamp(picture.time());
+        let since = *self.since.get_or_insert(now);
         let mut seen = lock(&self.seen);
-        if seen.ages.len() < TIMES_MAX {
+        if seen.ages.len() < TIMES_MAX && now.saturating_since(since) >= CATCH_UP {
             seen.ages.push(now.saturating_since(captured));
             if let Some(play) = seen.plays.last_mut() {
                 play.push(picture.time());
@@ -166,7 +172,7 @@ impl Person {
             for stream in event.added_streams() {
                 let seen = self.seen.entry(stream.stream.clone()).or_default();
                 lock(seen).plays.push(Vec::new());
-                let watch = Watch { clock: self.engine.clock().clone(), seen: Arc::clone(seen) };
+                let watch = Watch { clock: self.engine.clock().clone(), seen: Arc::clone(seen), since: None };
                 let player = stay.room.play(&stream.stream, PlayOptions::new())?;
                 stay.players.insert(stream.stream.clone(), player.show(watch, &self.mixer)?);
             }

@@ -105,7 +105,7 @@ impl fmt::Display for Report {
         writeln!(f, "\n{}", table::render(&rows))?;
         writeln!(
             f,
-            "goal for every player: at least 95 % of pictures shown, 99 % of them at most 250 ms old"
+            "goal for every player, from one second after its first picture: at least 95 % of pictures shown, 99 % of them at most 250 ms old"
         )?;
         writeln!(
             f,

@@ -23,6 +23,12 @@ const IN_TIME: f64 = 0.97;
 /// How much of the delay is given back per second, in µs: sound must be able to follow by playing 2 % faster.
 const SHRINK_PER_SECOND: i64 = 20_000;
 
+/// Frames that stop coming less late for this long are those of the present.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// Less late by at least this, µs: more than a clock's error, less than what catching up gains in a frame.
+const LESS_LATE: i64 = 5_000;
+
 /// A frame this far from the others was captured on another clock: forget the old one.
 const CLOCK_JUMP: i64 = 3_000_000;
 
@@ -35,9 +41,10 @@ pub struct DelayEstimator {
     wished: Option<i64>,
     /// Added to what arrivals need, µs.
     margin: i64,
-    /// The last frame, while frames come faster than they were captured: a newcomer is sent the past
-    /// first, in one go, and how old that is says nothing of the network.
-    catching_up: Option<(MediaTime, i64)>,
+    /// The least offset so far and when it came, until that was [`SETTLED_AFTER`] ago: a newcomer is
+    /// sent the past first, and how old that is says nothing of the network.
+    settling: Option<(MediaTime, i64)>,
+    is_settled: bool,
 }
 
 impl DelayEstimator {
@@ -47,7 +54,8 @@ impl DelayEstimator {
             arrivals: VecDeque::with_capacity(WINDOW),
             wished: None,
             margin: 0,
-            catching_up: None,
+            settling: None,
+            is_settled: false,
         };
         estimator.set_margin(margin);
         estimator
@@ -65,7 +73,7 @@ impl DelayEstimator {
             self.arrivals.clear();
             self.wished = None;
         }
-        self.leave_the_past(capture, offset);
+        self.leave_the_past(arrival, offset);
         let since_last = self.arrivals.back().map_or(Duration::ZERO, |&(last, _)| arrival - last);
         self.arrivals.push_back((arrival, offset));
         while self.arrivals.len() > WINDOW
@@ -82,21 +90,21 @@ impl DelayEstimator {
         self.wished = Some(needed.max(kept).min(most));
     }
 
-    /// Forgets what came before, for as long as each frame is less late than the one before it by more
-    /// than half of the time between them.
-    fn leave_the_past(&mut self, capture: MediaTime, offset: i64) {
-        let is_first = self.arrivals.is_empty();
-        if let Some((last_capture, last_offset)) = self.catching_up.take() {
-            let step = capture.micros_since(last_capture);
-            if last_offset.saturating_sub(offset) <= step / 2 {
-                return;
-            }
-            self.arrivals.clear();
-            self.wished = None;
-        } else if !is_first {
+    /// Forgets what came before, for as long as frames come ever less late.
+    fn leave_the_past(&mut self, arrival: MediaTime, offset: i64) {
+        if self.is_settled {
             return;
         }
-        self.catching_up = Some((capture, offset));
+        match self.settling {
+            Some((since, least)) if offset.saturating_add(LESS_LATE) > least => {
+                self.is_settled = arrival - since > SETTLED_AFTER;
+            }
+            _ => {
+                self.settling = Some((arrival, offset));
+                self.arrivals.clear();
+                self.wished = None;
+            }
+        }
     }
 
     /// The offset to play at, µs; `None` before the first frame.
@@ -182,9 +190,9 @@ mod tests {
     #[test]
     fn a_past_sent_in_one_go_is_not_taken_for_jitter() {
         let mut delay = DelayEstimator::new(Duration::ZERO);
-        // 100 frames at once, then one every 20 ms.
+        // 100 frames twice as fast as they were captured, with a pause, then one every 20 ms.
         for n in 0..200u64 {
-            let arrival = 1_000 + 20 * n.max(100);
+            let arrival = 1_000 + 20 * n.max(50 + n / 2).max(if n > 80 { 92 } else { 0 });
             delay.observe(MediaTime::from_millis(n * 20), MediaTime::from_millis(arrival));
             if n > 100 {
                 assert_eq!((delay.delay(), delay.wished_offset()), (Duration::ZERO, Some(1_000_000)));
