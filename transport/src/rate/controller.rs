@@ -2,10 +2,11 @@
 //! sent. Loss alone means nothing, because radio loses packets at any rate; loss that comes with a
 //! queue means that the queue is full. It sends nothing and measures nothing itself.
 //!
-//! Three things keep the queue short. Packet trains say what the path carries, and the rate stays a
-//! little below that, so that alone on a path there is no queue to begin with. When one stands all
-//! the same, the rate falls below what arrives until it has drained. Towards a rate that was too
-//! much before, it grows slowly; far from it, fast.
+//! Three things keep the queue short. Packet trains say what the path carries, and bursts leave no
+//! faster than that, so that what a keyframe is too much waits in the sender, where the encoder is
+//! told of it, nor does the rate grow beyond that. When a queue stands in the path all the same, the rate falls below what arrives until
+//! it has drained. Towards a rate that was too much before, it grows slowly; far from it, fast; and
+//! not at all while a small queue shows that the path is just full.
 //!
 //! Where others fill the queue whatever we do, keeping it short would only mean to starve: see
 //! [`compete`].
@@ -58,7 +59,9 @@ const TARGET_MAX_MS: f64 = 60.0;
 /// So many targets are a queue for which the encoder has to pause.
 const OVERFULL: f64 = 3.0;
 const OVERFULL_MAX_MS: f64 = 300.0;
-/// The share of a train's rate that is used: the rest drains what bursts leave behind.
+/// The share of a train's rate that bursts leave at, and that the rate does not grow beyond: the rest
+/// drains what they leave behind. Tried from 0.97 to no bound at all: the queue's 95th percentile at
+/// 1.5 Mbit/s goes from 31 to 48 ms, and what is used under 5 ms of forward jitter from 88 to 95 %.
 const TRAIN_SHARE: f64 = 0.97;
 /// A train that was not stretched only says "at least so much": try more with the next.
 const TRAIN_PROBE: f64 = 1.2;

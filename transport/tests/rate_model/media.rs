@@ -97,6 +97,7 @@ impl Model {
         media.started.get_or_insert(now);
         let silence = media.estimator.silence(time(now));
         media.controller.on_silence(silence);
+        media.pacer.set_rates(media.controller.rate(), media.controller.burst_rate());
         let full = media.pacer.drain_time(time(now)).as_millis() > BACKLOG_MAX_MS;
         let skip = full || matches!(media.controller.state(time(now)), PathState::Overfull);
         let target = media.pacer.source_rate().max(media.controller.rate() / 4).min(media.source_max);

@@ -31,6 +31,8 @@ pub struct Link {
     pub buffer_ms: u64,
     /// Share lost at random behind the bottleneck.
     pub loss: f64,
+    /// The same in front of it.
+    pub loss_before: f64,
     /// One-way delay, both ways, ms.
     pub owd_ms: u64,
     /// Mean of an exponential jitter that keeps the order, forward, ms.
@@ -48,6 +50,7 @@ impl Link {
             rates: vec![(0.0, rate)],
             buffer_ms: 300,
             loss: 0.0,
+            loss_before: 0.0,
             owd_ms: rtt_ms / 2,
             jitter_ms: 0.0,
             return_jitter_ms: 0.0,
@@ -245,6 +248,9 @@ impl Model {
 
     /// A packet reaches the bottleneck.
     fn enter(&mut self, packet: Packet) {
+        if self.link.loss_before > 0.0 && self.rng.random::<f64>() < self.link.loss_before {
+            return;
+        }
         let limit = self.link.rate_at(self.now) * self.link.buffer_ms / 8000;
         if self.queue_bytes + u64::from(packet.bytes) > limit {
             self.outcome.dropped += 1;

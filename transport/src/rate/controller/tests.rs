@@ -95,7 +95,18 @@ fn it_grows_fast_to_what_was_known_and_slowly_near_it() {
 }
 
 #[test]
-fn a_stretched_train_bounds_it() {
+fn bursts_leave_as_fast_as_the_path_carries_them_and_probe_when_that_is_not_known() {
+    let mut controller = at(MBIT);
+    let train =
+        |stretched| Estimate { train_recent: Some(2 * MBIT), train_stretched: stretched, ..path(MBIT) };
+    controller.on_estimate(ms(0), &train(true));
+    assert_eq!(controller.burst_rate(), 1_940_000);
+    controller.on_estimate(ms(20), &train(false));
+    assert_eq!(controller.burst_rate(), 2_400_000);
+}
+
+#[test]
+fn a_stretched_train_bounds_growth() {
     let mut controller = at(MBIT);
     feed(&mut controller, 0, 20_000, |controller| Estimate {
         train_recent: Some(2 * MBIT),
@@ -103,6 +114,13 @@ fn a_stretched_train_bounds_it() {
         ..path(controller.rate())
     });
     assert_eq!(controller.rate(), 1_940_000);
+}
+
+#[test]
+fn a_small_queue_holds_the_rate_where_it_is() {
+    let mut controller = at(MBIT);
+    feed(&mut controller, 0, 5000, |_| queued(MBIT, 20));
+    assert_eq!(controller.rate(), MBIT);
 }
 
 #[test]

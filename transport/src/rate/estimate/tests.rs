@@ -233,7 +233,7 @@ proptest! {
                 .map(|byte| match byte % 3 {
                     0 => Reception::Missing,
                     1 => Reception::Received(None),
-                    _ => Reception::Received(Some(us(arrived >> byte % 60))),
+                    _ => Reception::Received(Some(us(arrived >> (byte % 60)))),
                 })
                 .collect();
             _ = path.estimator.on_feedback(now, &report);
