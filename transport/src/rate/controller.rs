@@ -2,11 +2,11 @@
 //! sent. Loss alone means nothing, because radio loses packets at any rate; loss that comes with a
 //! queue means that the queue is full. It sends nothing and measures nothing itself.
 //!
-//! Three things keep the queue short. Packet trains say what the path carries, and bursts leave no
-//! faster than that, so that what a keyframe is too much waits in the sender, where the encoder is
-//! told of it, nor does the rate grow beyond that. When a queue stands in the path all the same, the rate falls below what arrives until
-//! it has drained. Towards a rate that was too much before, it grows slowly; far from it, fast; and
-//! not at all while a small queue shows that the path is just full.
+//! Three things keep the queue short. Packet trains say what the path carries: bursts leave no faster
+//! than that, so that what is too much of a keyframe waits in the sender, where the encoder is told of
+//! it, and the rate grows no further. When a queue stands in the path all the same, the rate falls
+//! below what arrives until it has drained. And towards a rate that was too much before it grows
+//! slowly, far from it fast, and not at all while a small queue shows that the path is just full.
 //!
 //! Where others fill the queue whatever we do, keeping it short would only mean to starve: see
 //! [`compete`].
