@@ -9,7 +9,7 @@
 //! slowly, far from it fast, and not at all while a small queue shows that the path is just full.
 //!
 //! Where others fill the queue whatever we do, keeping it short would only mean to starve: see
-//! [`compete`].
+//! the module `compete`.
 
 mod compete;
 
@@ -226,9 +226,9 @@ impl Controller {
         self.ramping
     }
 
-    /// The window that quinn needs so that it never limits what the pacer lets out, in bytes:
+    /// The window that QUIC needs so that it never limits what the pacer lets out, in bytes:
     /// twice what is under way, or two keyframes if that is more.
-    pub fn quinn_window(&self, srtt: Duration, max_ack_delay: Duration, keyframe_bytes: u64) -> u64 {
+    pub fn quic_window(&self, srtt: Duration, max_ack_delay: Duration, keyframe_bytes: u64) -> u64 {
         let way = srtt + Duration::from_millis(20) + max_ack_delay;
         let under_way = 2.0 * self.rate / 8.0 * way.as_secs_f64();
         (under_way as u64).max(keyframe_bytes.saturating_mul(2))

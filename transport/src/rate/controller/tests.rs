@@ -206,7 +206,7 @@ fn overfull_ends_by_itself() {
 fn the_window_never_limits_the_pacer() {
     let controller = at(MBIT);
     let (rtt, ack) = (Duration::from_millis(55), Duration::from_millis(25));
-    assert_eq!(controller.quinn_window(rtt, ack, 0), 25_000);
-    assert_eq!(controller.quinn_window(rtt, ack, 40_000), 80_000);
-    assert_eq!(controller.quinn_window(rtt, ack, u64::MAX), u64::MAX);
+    assert_eq!(controller.quic_window(rtt, ack, 0), 25_000);
+    assert_eq!(controller.quic_window(rtt, ack, 40_000), 80_000);
+    assert_eq!(controller.quic_window(rtt, ack, u64::MAX), u64::MAX);
 }
