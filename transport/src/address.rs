@@ -77,8 +77,11 @@ impl FromStr for RelayAddress {
         } else {
             authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)))
         };
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if host.is_empty() {
             return Err(shape("the host is missing"));
+        }
+        if !host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':')) {
+            return Err(shape("the host holds a character that no host name or address has"));
         }
         let port = match port {
             None => PORT_DEFAULT,
@@ -141,6 +144,8 @@ mod tests {
             ("https://host/r", "begin with parlor://"),
             ("parlor://", "host is missing"),
             ("parlor://:1/r", "host is missing"),
+            ("parlor://[[a]:1/r", "host holds"),
+            ("parlor://a b/r", "host holds"),
             ("parlor://h:0/r", "port"),
             ("parlor://h:x/r", "port"),
             ("parlor://h:99999/r", "port"),

@@ -18,6 +18,10 @@ pub const WINDOW_VIDEO: usize = 4;
 /// A frame that misses its deadline costs as much as this many symbols.
 const MISS_COST: f64 = 1000.0;
 
+/// Repair goes on for at least this long after the deadline: a host that was busy for a moment has
+/// lost nothing.
+const REPAIR_MIN: Duration = Duration::from_millis(400);
+
 /// What the rules need to know of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Link {
@@ -58,7 +62,7 @@ impl Link {
 
     /// When repair of a frame ends: a keyframe serves the viewer better then.
     pub fn give_up(&self) -> Duration {
-        self.deadline() + (self.srtt * 2).max(Duration::from_millis(250))
+        self.deadline() + (self.srtt * 2).max(REPAIR_MIN)
     }
 
     /// A packet that was sent longer ago than this and was not reported is lost, or its report is.

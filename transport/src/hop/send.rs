@@ -192,6 +192,11 @@ impl HopSender {
         Ok(())
     }
 
+    /// The next sequence of a lane and track, for a frame that travels on a QUIC stream.
+    pub fn next_sequence(&mut self, lane: u32, track: u8) -> u64 {
+        self.lanes.entry((lane, track)).or_default().pass()
+    }
+
     /// The next packet, if one may leave now.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Option<Bytes> {
         loop {
@@ -410,10 +415,9 @@ impl HopSender {
             .iter()
             .filter(|entry| (entry.lane, entry.track, entry.sequence) == (key.0, key.1, sequence));
         let mut need = deficit.saturating_sub(queued.count());
+        // Parity of later frames may help too, but comes later than what is sent now.
         under_way.retain(|record| {
-            let helps = (record.lane, record.track) == key
-                && record.sequence >= sequence
-                && record.sequence - sequence < record.span.max(1) as u64;
+            let helps = ((record.lane, record.track), record.sequence) == (key, sequence);
             let is_used = helps && need > 0;
             need -= usize::from(is_used);
             !is_used

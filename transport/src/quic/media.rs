@@ -3,7 +3,6 @@
 //! A frame is handed over only while there is room, so that what waits, waits where whole frames
 //! can still be dropped. A frame that is not delivered within [`FRAME_AGE_MAX`] is given up.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -119,8 +118,6 @@ struct Left {
 pub struct MediaSender {
     session: Session,
     timer: Timer,
-    /// Of lanes whose frames travel on QUIC streams.
-    sequences: BTreeMap<(u32, u8), u64>,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Left> + Send>>>,
     bytes: usize,
     bytes_urgent: usize,
@@ -138,7 +135,6 @@ impl MediaSender {
         MediaSender {
             timer: session.clock.timer(),
             session,
-            sequences: BTreeMap::new(),
             under_way: FuturesUnordered::new(),
             bytes: 0,
             bytes_urgent: 0,
@@ -205,7 +201,6 @@ impl MediaSender {
 
     /// Forgets a lane that ended.
     pub fn forget_lane(&mut self, lane: u32) {
-        self.sequences.retain(|&(other, _), _| other != lane);
         self.session.out.hop().forget_lane(lane);
     }
 
@@ -216,9 +211,8 @@ impl MediaSender {
 
     fn send_on_stream(&mut self, lane: u32, urgent: bool, frame: Frame) {
         let track = frame.header().track;
-        let next = self.sequences.entry((lane, track)).or_default();
-        let hop = HopHeader { lane, track, sequence: *next };
-        *next += 1;
+        let sequence = self.session.out.hop().next_sequence(lane, track);
+        let hop = HopHeader { lane, track, sequence };
         let bytes = frame.object().len();
         if urgent {
             self.bytes_urgent += bytes;

@@ -18,7 +18,7 @@ pub(super) const HELD_FRAMES_MAX: usize = 64;
 /// Bytes held: two of the largest objects.
 pub(super) const HELD_BYTES_MAX: usize = 2 * OBJECT_MAX;
 /// Frames that a report may speak of without having seen anything of them.
-const UNSEEN_MAX: u64 = 16;
+const UNSEEN_MAX: usize = 16;
 
 /// See the module.
 #[derive(Default, Debug)]
@@ -154,10 +154,11 @@ impl Window {
                 (deficit > 0).then_some((frame, deficit as u64))
             });
         let (newest, since) = self.newest.unwrap_or_default();
-        let unseen = (self.next..newest)
-            .filter(move |_| ripe(since))
+        // A peer may jump across the whole range: no more is looked at than is held.
+        let end = if ripe(since) { newest.min(self.next.saturating_add(HELD_FRAMES_MAX as u64)) } else { 0 };
+        let unseen = (self.next..end)
             .filter(|frame| !self.ahead.contains_key(frame) && !self.touched.contains_key(frame))
-            .take(UNSEEN_MAX as usize)
+            .take(UNSEEN_MAX)
             .map(|frame| (frame, DEFICIT_MAX));
         partial.chain(unseen)
     }

@@ -54,6 +54,14 @@ impl Lane {
         self.next - 1
     }
 
+    /// Gives the next sequence to a frame that travels in another way and is not kept.
+    pub(super) fn pass(&mut self) -> u64 {
+        self.frames.clear();
+        self.bytes = 0;
+        self.next += 1;
+        self.next - 1
+    }
+
     /// The frame with this sequence, if it is still kept.
     pub(super) fn get(&self, sequence: u64) -> Option<&SentFrame> {
         self.frames.get(self.place(sequence)?)
