@@ -69,7 +69,8 @@ impl World {
 /// An engine with a new socket on `host`.
 pub fn engine_on(host: &Host) -> Engine {
     let config = EngineConfig::from(Scenario::StandardCall);
-    Engine::with_network(config, host.binding(0).expect("a free port")).expect("an engine on a simulated host")
+    Engine::with_network(config, host.binding(0).expect("a free port"))
+        .expect("an engine on a simulated host")
 }
 
 impl Person {
