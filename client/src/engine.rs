@@ -117,7 +117,7 @@ impl Engine {
         }
         rooms.joined.retain(|room| room.strong_count() > 0);
         rooms.joined.push(Arc::downgrade(&shared));
-        self.runtime.spawn(Box::pin(driver::drive(Arc::clone(&shared), self.endpoint.clone())));
+        shared.runtime.spawn(Box::pin(driver::drive(Arc::clone(&shared), self.endpoint.clone())));
         Ok(Room::new(shared))
     }
 
