@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parlor_client::player::{PlayerState, ReceivedFrame};
-use parlor_client::publisher::{EncodedFrame, PublisherState, SendOutcome};
+use parlor_client::publisher::{DropReason, EncodedFrame, PublisherState, SendOutcome};
 use parlor_client::room::{RoomEvent, RoomReason, RoomState, RoomView};
 use parlor_client::{
     Code, Coded, Delivery, Departure, JoinOptions, PlayOptions, PublishOptions, Publisher, Room, RoomEvents,
@@ -138,6 +138,46 @@ fn a_taken_stream_id_is_refused_and_the_first_publisher_goes_on() {
         sleep(&world, 100).await;
         let again = bob.publish(camera("cam")).unwrap();
         again.publishing().await.unwrap();
+    });
+}
+
+/// 1.2 Mbit/s onto a link of 400 kbit/s: the sender never waits, whole frames go, and what arrives decodes.
+#[test]
+fn a_publisher_on_a_narrow_link_drops_whole_frames_and_asks_for_keyframes() {
+    sim::run(11, async |sim| {
+        let world = World::new(&sim).await;
+        let mut narrow = link();
+        narrow.up.rate = Some(400_000);
+        let (first, second) = (world.person("first", narrow), world.person("second", link()));
+        let (ann, bob) = (join(&world, &first, "ann"), join(&world, &second, "bob"));
+        let publisher = ann.publish(camera("cam")).unwrap();
+        let player = bob.play("cam", PlayOptions::new()).unwrap();
+        player.playing().await.unwrap();
+        let mut frames = player.frames();
+        let mut newest = None;
+        let mut received = Vec::new();
+        for number in 0..300u32 {
+            let wanted = !publisher.take_keyframe_requests().is_empty();
+            let mut payload = number.to_be_bytes().to_vec();
+            payload.resize(10_000, 0);
+            let frame = EncodedFrame { keyframe: wanted, ..EncodedFrame::new(0, publisher.now(), payload) };
+            // What is dropped, here or later in the queue, is counted with its reason.
+            let _ = publisher.send_frame(frame);
+            world.sim.clock().sleep(Duration::from_micros(66_667)).await;
+            received.extend(std::iter::from_fn(|| frames.try_next()));
+        }
+        let counts = publisher.stats().counts;
+        let congestion = [DropReason::Late, DropReason::Congested, DropReason::AwaitingKeyframe];
+        let dropped: u64 = congestion.iter().map(|&reason| counts.dropped(reason)).sum();
+        assert_eq!(dropped, counts.dropped_total(), "for no other reason");
+        assert!(dropped > 100 && received.len() > 20, "{counts:?}, {} received", received.len());
+        for frame in received {
+            let number = u32::from_be_bytes(frame.payload[..4].try_into().unwrap());
+            // Without its predecessor only a keyframe decodes.
+            let decodes = frame.header.keyframe || (frame.missed == 0 && newest == Some(number - 1));
+            assert!(decodes || frame.missed > 0, "frame {number} after {newest:?}");
+            newest = Some(number);
+        }
     });
 }
 
