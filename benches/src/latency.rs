@@ -35,7 +35,7 @@ pub struct Cell {
 }
 
 impl Default for Cell {
-    /// 50 ms, no loss, 10 Mbit/s, one minute of 1 Mbit/s video on QUIC streams.
+    /// 50 ms, no loss, 10 Mbit/s, one minute of 1 Mbit/s video.
     fn default() -> Self {
         Cell {
             rtt: Duration::from_millis(50),
@@ -43,7 +43,7 @@ impl Default for Cell {
             burst: 1.0,
             jitter: Duration::ZERO,
             link_rate: Some(10_000_000),
-            delivery: Delivery::QuicStream,
+            delivery: Delivery::Adaptive,
             shape: Shape::default(),
             length: Duration::from_secs(60),
             seed: 1,

@@ -58,7 +58,7 @@ struct LatencyArgs {
     #[arg(long, default_value_t = 1000)]
     media_rate: u64,
     /// How frames travel.
-    #[arg(long, value_delimiter = ',', default_value = "quic-stream,datagram")]
+    #[arg(long, value_delimiter = ',', default_value = "adaptive,datagram,quic-stream")]
     mode: Vec<Mode>,
     /// Length of the call in virtual time, s.
     #[arg(long, default_value_t = 60)]
@@ -77,7 +77,7 @@ struct FanoutArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,10,50")]
     subscribers: Vec<usize>,
     /// How frames travel.
-    #[arg(long, value_delimiter = ',', default_value = "quic-stream,datagram")]
+    #[arg(long, value_delimiter = ',', default_value = "adaptive,datagram,quic-stream")]
     mode: Vec<Mode>,
     /// Media rate, kbit/s.
     #[arg(long, default_value_t = 1000)]
@@ -89,22 +89,25 @@ struct FanoutArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    QuicStream,
+    Adaptive,
     Datagram,
+    QuicStream,
 }
 
 impl Mode {
     fn delivery(self) -> Delivery {
         match self {
-            Mode::QuicStream => Delivery::QuicStream,
+            Mode::Adaptive => Delivery::Adaptive,
             Mode::Datagram => Delivery::Datagram,
+            Mode::QuicStream => Delivery::QuicStream,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Mode::QuicStream => "quic-stream",
+            Mode::Adaptive => "adaptive",
             Mode::Datagram => "datagram",
+            Mode::QuicStream => "quic-stream",
         }
     }
 }

@@ -36,6 +36,11 @@ const RECORDS_MAX: usize = 4096;
 /// Repair may run this far ahead of its share: the losses of a large frame.
 const REPAIR_BURST: f64 = 64.0 * 1150.0;
 
+/// QUIC's default: how long a receiver may hold an acknowledgement.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+/// A keyframe of 720p video with its parity.
+const KEYFRAME_BYTES: u64 = 100_000;
+
 /// Which queue a symbol waits in; lower leaves first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
@@ -160,6 +165,7 @@ impl HopSender {
     ) -> Result<(), Fault> {
         let header = frame.header();
         let key = (lane, header.track);
+        self.heed_silence(now);
         let state = self.lanes.entry(key).or_default();
         let sent = SentFrame::new(now, frame)?;
         let (shape, sequence) = (sent.block.shape(), state.push(sent));
@@ -256,19 +262,25 @@ impl HopSender {
         (self.rate() as f64 / (1.0 + self.link.overhead())) as u64
     }
 
+    /// The window that QUIC needs so that it never holds back what the pace lets out, in bytes.
+    pub fn quic_window(&self) -> u64 {
+        self.controller.quic_window(self.link.srtt, ACK_DELAY_MAX, KEYFRAME_BYTES)
+    }
+
     /// What is known of the link.
     pub fn link(&self) -> Link {
         self.link
     }
 
-    /// For how long packets have gone out and no report has come.
-    pub fn silence(&self, now: Timestamp) -> Duration {
-        self.estimator.silence(now)
-    }
-
     /// What left so far.
     pub fn stats(&self) -> SendStats {
         self.stats
+    }
+
+    /// Where no reports come, less and less is sent.
+    fn heed_silence(&mut self, now: Timestamp) {
+        self.controller.on_silence(self.estimator.silence(now));
+        self.pacer.set_rates(self.controller.rate(), self.controller.burst_rate());
     }
 
     fn enqueue(&mut self, now: Timestamp, class: Class, entry: Entry) {

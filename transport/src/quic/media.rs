@@ -35,11 +35,6 @@ const WINDOW_SHARE: u64 = 2;
 /// A connection's rate is not believed to be higher than this without proof (bytes/s, 10 Mbit/s):
 /// the window of a connection that never filled it says nothing about the link.
 const RATE_MAX: u64 = 1_250_000;
-/// quinn's window covers what the hop sends in this time beyond the round trip, twice over: the
-/// hop's pace is what counts.
-const WINDOW_SLACK: Duration = Duration::from_millis(45);
-/// Two keyframes with their parity leave whatever the rate.
-const WINDOW_MIN: u64 = 200_000;
 /// When quinn is full after all, it is asked again this much later.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -81,9 +76,7 @@ impl Out {
     pub(super) fn handle_feedback(&self, now: Timestamp, feedback: &Feedback) {
         let mut hop = self.hop();
         if hop.handle_feedback(now, feedback).is_ok() {
-            let covered = (hop.link().srtt + WINDOW_SLACK).as_secs_f64();
-            let bytes = 2.0 * hop.rate() as f64 / 8.0 * covered;
-            self.window.set((bytes as u64).max(WINDOW_MIN));
+            self.window.set(hop.quic_window());
             self.pump(now, &mut hop);
             self.reported.notify_one();
         }
