@@ -13,6 +13,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ impl Clock {
     ///
     /// Its tasks are tokio tasks. In simulation it has no UDP sockets: use `sim::Host::endpoint`.
     pub fn quinn_runtime(&self) -> Arc<dyn Runtime> {
-        Arc::new(ClockRuntime { clock: self.clone() })
+        Arc::new(ClockRuntime { clock: self.clone(), told: AtomicU64::new(0) })
     }
 
     /// Tokio's name for `timestamp`.
@@ -210,6 +211,8 @@ impl Timer {
 #[derive(Debug)]
 struct ClockRuntime {
     clock: Clock,
+    /// The time last told to quinn, ns since the clock's origin; only in simulation.
+    told: AtomicU64,
 }
 
 impl Runtime for ClockRuntime {
@@ -233,9 +236,23 @@ impl Runtime for ClockRuntime {
     }
 
     fn now(&self) -> std::time::Instant {
-        self.clock.now_std()
+        let now = self.clock.now_std();
+        if self.clock.stretch == 1 {
+            return now;
+        }
+        // quinn takes for granted that time passes while it works: on a link without delay its pacer
+        // asks for waits that round to nothing, and it asks again until they are over. So each
+        // question finds the time a nanosecond later, within what paused time calls one moment.
+        let origin = self.clock.origin.into_std();
+        let base = now.saturating_duration_since(origin).as_nanos() as u64;
+        let told = (self.told.load(Ordering::Relaxed) + 1).clamp(base, base + MOMENT_NS - 1);
+        self.told.store(told, Ordering::Relaxed);
+        origin + Duration::from_nanos(told)
     }
 }
+
+/// What paused time calls one moment: the tick of tokio's timers, in simulated time.
+const MOMENT_NS: u64 = 10_000;
 
 /// Between quinn and tokio instants go unrounded: quinn re-arms a timer that fires a nanosecond
 /// early, and in paused time that would repeat for ever.
