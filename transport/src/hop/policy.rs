@@ -13,14 +13,21 @@ const LOSS_MAX: f64 = 0.8;
 const FACTOR: f64 = 2.0;
 /// The same for frames that others build on for long, and on links that lose in bursts.
 const FACTOR_HIGH: f64 = 4.0;
+/// The most parity symbols for each symbol of media.
+const PARITY_MAX: f64 = 2.0;
 /// Frames that one parity symbol of video looks back over.
 pub const WINDOW_VIDEO: usize = 4;
+/// Up to this many symbols the odds are computed exactly, beyond it by the normal approximation.
+const EXACT_MAX: usize = 32;
 /// A frame that misses its deadline costs as much as this many symbols.
 const MISS_COST: f64 = 1000.0;
 
 /// Repair goes on for at least this long after the deadline: a host that was busy for a moment has
 /// lost nothing.
 const REPAIR_MIN: Duration = Duration::from_millis(400);
+
+/// And for no longer than this after it was handed in, whatever the peer makes of the round trip.
+const REPAIR_MAX: Duration = Duration::from_secs(2);
 
 /// What the rules need to know of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +69,7 @@ impl Link {
 
     /// When repair of a frame ends: a keyframe serves the viewer better then.
     pub fn give_up(&self) -> Duration {
-        self.deadline() + (self.srtt * 2).max(REPAIR_MIN)
+        (self.deadline() + (self.srtt * 2).max(REPAIR_MIN)).min(REPAIR_MAX)
     }
 
     /// A packet that was sent longer ago than this and was not reported is lost, or its report is.
@@ -83,7 +90,8 @@ impl Link {
         }
         let base = if is_keyframe { FACTOR_HIGH } else { FACTOR };
         let factor = if self.is_bursty() { FACTOR_HIGH.max(base) } else { base };
-        factor * self.odds() * symbols as f64
+        // More parity than media would only push out what it is to protect.
+        (factor * self.odds()).min(PARITY_MAX) * symbols as f64
     }
 
     /// Redundant symbols in each voice packet, and the frames that they look back over.
@@ -124,6 +132,11 @@ impl Link {
 
 /// The smallest number of symbols of which at least `need` arrive, but for one case in [`MISS_COST`].
 fn surely(need: usize, loss: f64) -> usize {
+    if need > EXACT_MAX {
+        // Three standard deviations and some, as for the exact rule.
+        let margin = 3.1 * (need as f64 * loss).sqrt();
+        return ((need as f64 + margin) / (1.0 - loss)).ceil() as usize;
+    }
     let arrive = 1.0 - loss;
     let most = need * 4 + 16;
     (need..most).find(|&sent| fewer_than(need, sent, arrive) <= 1.0 / MISS_COST).unwrap_or(most)
@@ -159,6 +172,8 @@ mod tests {
         assert_eq!(link(0.20).repair(1, ms(55)), 5, "one round left, 20 %");
         assert_eq!(link(0.05).repair(1, ms(5)), 1, "two rounds left");
         assert_eq!(link(0.20).repair(4, ms(200)), 5, "too late for the deadline");
+        let large = link(0.05).repair(300, ms(55));
+        assert!((320..360).contains(&large), "{large} for 300");
     }
 
     #[test]

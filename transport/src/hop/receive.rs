@@ -31,6 +31,9 @@ pub const HOLD_DATAGRAM: Duration = Duration::from_millis(30);
 /// [`FRAME_AGE_MAX`](crate::quic::media::FRAME_AGE_MAX).
 pub const HOLD_QUIC_STREAM: Duration = Duration::from_millis(1000);
 
+/// Incomplete frames of one track in one report.
+const FRAMES_PER_TRACK: usize = 8;
+
 /// A frame, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -211,9 +214,21 @@ impl HopReceiver {
         }
         let wait = self.feedback.reorder_wait();
         let mut frames = Vec::new();
+        let given_up = now - (self.link.give_up() * 2).min(HOLD_QUIC_STREAM);
+        for (lane, track) in self.wanting.clone() {
+            if let Some(state) = self.lanes.get_mut(&lane) {
+                let window = &mut state.tracks[usize::from(track)];
+                window.stop_wanting(given_up);
+                if !window.is_wanting() {
+                    self.wanting.remove(&(lane, track));
+                }
+            }
+        }
+        self.feedback.set_incomplete(!self.wanting.is_empty());
         for &(lane, track) in &self.wanting {
             let Some(state) = self.lanes.get(&lane) else { continue };
-            let wanted = state.tracks[usize::from(track)].wanted(now, wait);
+            // A share for everyone: one track that lacks much must not hide the others.
+            let wanted = state.tracks[usize::from(track)].wanted(now, wait).take(FRAMES_PER_TRACK);
             frames.extend(wanted.map(|(sequence, deficit)| IncompleteFrame {
                 lane,
                 track,
@@ -242,7 +257,10 @@ impl HopReceiver {
         self.blocked.iter().filter_map(|&(lane, track)| {
             let state = self.lanes.get(&lane)?;
             let (sequence, arrived) = state.tracks[usize::from(track)].first_whole()?;
+            let window = &state.tracks[usize::from(track)];
             let hold = match state.delivery {
+                // Sound does not wait for sound, nor a keyframe for anything: not longer than one repair takes.
+                Delivery::Adaptive if window.waits_for_nothing() => self.link.deadline(),
                 Delivery::Adaptive => self.link.give_up().min(HOLD_QUIC_STREAM),
                 Delivery::Datagram => HOLD_DATAGRAM,
                 Delivery::QuicStream => HOLD_QUIC_STREAM,

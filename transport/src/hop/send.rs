@@ -18,7 +18,7 @@ use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer,
 use crate::repair::Fault;
 use crate::units::Timestamp;
 use crate::wire::control::Delivery;
-use crate::wire::feedback::{DEFICIT_MAX, Feedback, Reception};
+use crate::wire::feedback::{DEFICIT_MAX, FRAMES_MAX, Feedback, Reception};
 use crate::wire::frame::Frame;
 use crate::wire::hop::{DATAGRAM_MAX, HopHeader};
 use crate::wire::packet::{BURST_MAX, PARTS_MAX, Packet, Part};
@@ -36,6 +36,8 @@ const RECORDS_MAX: usize = 4096;
 /// Repair may run this far ahead of its share: the losses of a large frame.
 const REPAIR_BURST: f64 = 64.0 * 1150.0;
 
+/// Reports are answered with repair at this distance at least.
+const REPAIR_SPACING: Duration = Duration::from_millis(1);
 /// QUIC's default: how long a receiver may hold an acknowledgement.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 /// A keyframe of 720p video with its parity.
@@ -120,6 +122,7 @@ pub struct HopSender {
     records: VecDeque<Record>,
     repair_credit: f64,
     credited: Timestamp,
+    repaired_at: Timestamp,
     stats: SendStats,
 }
 
@@ -137,6 +140,7 @@ impl Default for HopSender {
             records: VecDeque::new(),
             repair_credit: REPAIR_BURST,
             credited: Timestamp::ZERO,
+            repaired_at: Timestamp::ZERO,
             stats: SendStats::default(),
         }
     }
@@ -178,7 +182,7 @@ impl HopSender {
             return Ok(());
         }
         let class = match () {
-            () if urgent => Class::Urgent,
+            // What is too large for one packet is no voice, and waits its turn.
             () if header.keyframe || header.temporal == 0 => Class::Base,
             () => Class::Other,
         };
@@ -247,7 +251,7 @@ impl HopSender {
         Ok(())
     }
 
-    /// Forgets a lane that ended, and what waits for it.
+    /// Forgets a lane that ended; what waits for it will not leave.
     pub fn forget_lane(&mut self, lane: u32) {
         self.lanes.retain(|&(other, _), _| other != lane);
     }
@@ -260,6 +264,12 @@ impl HopSender {
     /// What is left of the rate for media once repair has its share, bits/s.
     pub fn media_target(&self) -> u64 {
         (self.rate() as f64 / (1.0 + self.link.overhead())) as u64
+    }
+
+    /// What the link would carry of something sent in one go, bits/s: half of what it carried of single
+    /// frames, or the rate if that is more.
+    pub fn burst_estimate(&self) -> u64 {
+        (self.controller.burst_rate() / 2).max(self.media_target())
     }
 
     /// The window that QUIC needs so that it never holds back what the pace lets out, in bytes.
@@ -397,6 +407,11 @@ impl HopSender {
 
     /// Queues what the report says is missing and is not on its way already.
     fn repair(&mut self, now: Timestamp, feedback: &Feedback) {
+        // An honest receiver keeps this distance; more would only cost work.
+        if now.saturating_since(self.repaired_at) < REPAIR_SPACING {
+            return;
+        }
+        self.repaired_at = now;
         let mut under_way = self.under_way(now, feedback.covered());
         for wanted in &feedback.frames {
             let key = (wanted.lane, wanted.track);
@@ -440,12 +455,14 @@ impl HopSender {
             return;
         }
         let shape = frame.block.shape();
-        let count = self.link.repair(need, age);
+        // The report does not say which slice lacks symbols: each gets its share, in turn.
+        let count = self.link.repair(need, age) + shape.slices() - 1;
+        let first_slice = self.lanes.get_mut(&key).map_or(0, |lane| lane.turn(sequence, count));
         for symbol in 0..count.min(QUEUE_REPAIR_MAX) {
             // A frame of one symbol is repaired by itself: the receiver need not solve anything.
             let waiting = match shape.symbols() {
                 1 => Waiting::Source { index: 0 },
-                _ => Waiting::Combination { frames: 1, slice: symbol % shape.slices() },
+                _ => Waiting::Combination { frames: 1, slice: (first_slice + symbol) % shape.slices() },
             };
             let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
             self.enqueue(now, Class::Repair, Entry { lane: key.0, track: key.1, sequence, waiting, bytes });
@@ -469,6 +486,9 @@ impl HopSender {
         let first = self.tx_seq.saturating_sub(self.records.len() as u64);
         let mut frames: Vec<((u32, u8), u64)> = Vec::new();
         for tx_seq in (feedback.highest + 1)..=feedback.covered().min(self.tx_seq.saturating_sub(1)) {
+            if frames.len() >= FRAMES_MAX {
+                break;
+            }
             let Some(record) = tx_seq.checked_sub(first).and_then(|at| self.records.get(at as usize)) else {
                 continue;
             };

@@ -16,7 +16,7 @@ use crate::wire::WireError;
 use crate::wire::control::{Delivery, StreamKind};
 use crate::wire::feedback::{Feedback, KIND_FEEDBACK};
 use crate::wire::frame::OBJECT_MAX;
-use crate::wire::hop::HopHeader;
+use crate::wire::hop::{DATAGRAM_MAX, HopHeader};
 use crate::wire::packet::Packet;
 
 /// QUIC streams being read at once; the peer's limit (`Options::frames_in_flight_max`) is what
@@ -119,8 +119,11 @@ impl Inbound {
                 return Ok(Arrival::Frame(received));
             }
             let now = self.session.clock.now();
-            if let Some(feedback) = self.lanes.hop().poll_feedback(now) {
-                // If it does not fit now, the next one says the same.
+            let feedback = self.lanes.hop().poll_feedback(now);
+            if let Some(feedback) = feedback
+                // If it does not fit now, it would push out media; the next one says the same.
+                && self.session.quinn.datagram_send_buffer_space() >= DATAGRAM_MAX
+            {
                 _ = self.session.quinn.send_datagram(feedback.encode());
             }
             let timeout = self.lanes.hop().poll_timeout();

@@ -32,9 +32,6 @@ const URGENT_MAX: usize = 512 * 1024;
 /// The share of the congestion window that frames on QUIC streams may fill. Above one, so that
 /// quinn finds the window full and lets it grow; the rest is at most one round trip of queue.
 const WINDOW_SHARE: u64 = 2;
-/// A connection's rate is not believed to be higher than this without proof (bytes/s, 10 Mbit/s):
-/// the window of a connection that never filled it says nothing about the link.
-const RATE_MAX: u64 = 1_250_000;
 /// When quinn is full after all, it is asked again this much later.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -93,7 +90,7 @@ impl Out {
                 return Some(now + RETRY);
             }
             if let Some(packet) = hop.poll_transmit(now)
-                && self.quinn.send_datagram(packet).is_err()
+                && let Err(quinn::SendDatagramError::ConnectionLost(_)) = self.quinn.send_datagram(packet)
             {
                 return None;
             }
@@ -149,9 +146,7 @@ impl MediaSender {
 
     /// What the connection carries, in bytes/s, as far as is known: for deciding what is worth sending.
     pub fn rate_estimate(&self) -> u64 {
-        let path = self.session.quinn.stats().path;
-        let rtt = path.rtt.max(Duration::from_millis(1));
-        (path.cwnd.saturating_mul(1_000_000) / rtt.as_micros() as u64).min(RATE_MAX)
+        self.session.out.hop().burst_estimate() / 8
     }
 
     /// Sends a frame. It gets the next hop sequence of its lane and track.

@@ -69,6 +69,10 @@ impl Window {
                 }
             }
         }
+        // Only parity came of it: it is wanted all the same.
+        if sequence >= self.next && decoder.deficit(sequence).is_some_and(|deficit| deficit > 0) {
+            self.touched.insert(sequence, now);
+        }
         while self.touched.len() > HELD_FRAMES_MAX {
             self.touched.pop_first();
         }
@@ -137,6 +141,22 @@ impl Window {
             }
         }
         None
+    }
+
+    /// Gives up asking for what nothing was heard of since `before`.
+    pub(super) fn stop_wanting(&mut self, before: Timestamp) {
+        self.touched.retain(|_, &mut since| since >= before);
+        if self.newest.is_some_and(|(_, since)| since < before) {
+            self.newest = None;
+        }
+    }
+
+    /// Whether the first whole frame that waits needs none of those before it.
+    pub(super) fn waits_for_nothing(&self) -> bool {
+        self.ahead.values().any(|slot| match slot {
+            Slot::Whole { frame, .. } => frame.header().keyframe,
+            Slot::Lost => false,
+        })
     }
 
     /// Whether some frame lacks symbols.

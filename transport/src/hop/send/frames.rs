@@ -21,12 +21,20 @@ pub(super) struct SentFrame {
     pub(super) offered: Timestamp,
     keyframe: bool,
     next_id: RepairId,
+    /// The slice whose turn it is to be repaired.
+    next_slice: usize,
 }
 
 impl SentFrame {
     pub(super) fn new(now: Timestamp, frame: &Frame) -> Result<Self, Fault> {
         let block = SourceBlock::new(frame.object().clone())?;
-        Ok(SentFrame { block, offered: now, keyframe: frame.header().keyframe, next_id: RepairId::default() })
+        Ok(SentFrame {
+            block,
+            offered: now,
+            keyframe: frame.header().keyframe,
+            next_id: RepairId::default(),
+            next_slice: 0,
+        })
     }
 }
 
@@ -78,6 +86,15 @@ impl Lane {
         let whole = self.parity.floor();
         self.parity -= whole;
         whole as usize
+    }
+
+    /// The slice that repair of this frame begins with, `count` symbols before the next time.
+    pub(super) fn turn(&mut self, sequence: u64, count: usize) -> usize {
+        let Some(place) = self.place(sequence) else { return 0 };
+        let frame = &mut self.frames[place];
+        let first = frame.next_slice;
+        frame.next_slice = (first + count) % frame.block.shape().slices();
+        first
     }
 
     /// How many frames, ending with the newest, a combination may cover: at most `frames_max`, and
