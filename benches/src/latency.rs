@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use parlor_client::publisher::EncodedFrame;
-use parlor_client::{Delivery, Engine, JoinOptions, PlayOptions, PublishOptions, RoomId, Scenario, Timestamp};
+use parlor_client::{
+    Delivery, Engine, JoinOptions, PlayOptions, PublishOptions, RoomId, Scenario, Timestamp,
+};
 use parlor_relay::{Config, Relay};
 use parlor_transport::sim::{Direction, HEADER_IPV4, Jitter, Loss, Profile, Sim, Simulation};
 

@@ -32,7 +32,7 @@ impl Delays {
 
     /// The share (0–1) that came within `limit`.
     pub fn share_within(&self, limit: Duration) -> f64 {
-        if self.len() == 0 {
+        if self.is_empty() {
             return 0.0;
         }
         self.sorted.partition_point(|delay| *delay <= limit) as f64 / self.len() as f64

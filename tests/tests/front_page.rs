@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use parlor_client::room::RoomEvent;
 use parlor_client::RoomId;
+use parlor_client::room::RoomEvent;
 use parlor_relay::{Config, Relay};
 
 include!("../../client/front_page.rs.in");

@@ -60,8 +60,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Who joins when, and who goes away for a while, in shares of the call.
-const CAST: [(&str, f64, Option<(f64, f64)>); 4] =
+/// A name, when they join, and from when until when they are away, in shares of the call.
+type Role = (&'static str, f64, Option<(f64, f64)>);
+
+/// Who takes part.
+const CAST: [Role; 4] =
     [("ann", 0.0, None), ("bob", 0.0, None), ("cem", 0.0, Some((0.45, 0.6))), ("dia", 0.2, None)];
 
 async fn run(options: &Options) -> Result<bool, Failure> {

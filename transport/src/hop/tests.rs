@@ -67,7 +67,7 @@ impl Result {
 }
 
 fn frame(number: u64, scene: &Scene) -> Frame {
-    let keyframe = scene.urgent || number % 120 == 0;
+    let keyframe = scene.urgent || number.is_multiple_of(120);
     let header = FrameHeader {
         alias: StreamAlias(1),
         track: 0,
