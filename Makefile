@@ -17,12 +17,10 @@ SECONDS ?= 15
 # make fuzz
 SECS ?= 60
 TARGET ?=
-# make soak
-MINUTES ?= 30
 
 export CLIP
 
-.PHONY: help setup setup-check demo test lint check bench fuzz soak
+.PHONY: help setup setup-check demo test lint check bench fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +56,3 @@ bench: setup ## the measurements, in virtual time and over loopback
 
 fuzz: setup ## fuzz every wire decoder (SECS=60 each, TARGET=one of tests/corpus)
 	scripts/fuzz.sh $(SECS) $(TARGET)
-
-soak: setup ## a long call that must not leak or drift (MINUTES=30)
-	$(CARGO) run --release $(LOCKED) -p parlor-benches --bin parlor-bench -- soak --minutes $(MINUTES)
