@@ -29,14 +29,15 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 struct Sample {
     /// Relay's clock minus ours, µs.
     offset: i64,
-    /// Half the round trip, µs: the offset is within ± this, when it was taken.
+    /// Half the round trip, µs: how far the offset may have been off at some time since `asked`.
     bound: u64,
-    taken: Timestamp,
+    /// Drift counts from here: when in the round trip the relay looked at its clock is not known.
+    asked: Timestamp,
 }
 
 impl Sample {
     fn bound_at(&self, now: Timestamp) -> u64 {
-        let age = u64::try_from(now.saturating_since(self.taken).as_micros()).unwrap_or(u64::MAX);
+        let age = u64::try_from(now.saturating_since(self.asked).as_micros()).unwrap_or(u64::MAX);
         self.bound.saturating_add(age.saturating_mul(DRIFT_PPM) / 1_000_000)
     }
 }
@@ -53,7 +54,8 @@ impl Sample {
 /// // Asked at 10, answered at 30 our time; the relay's clock showed 1020 half way.
 /// sync.handle_reply(ms(30), &ClockReply { probe_sent: ms(10), received: ms(1020), sent: ms(1020) });
 /// assert_eq!(sync.to_relay(ms(30), ms(25)), Some(ms(1025)));
-/// assert_eq!(sync.error(ms(30)), Some(Duration::from_millis(10)));
+/// // Half of the round trip, and what two clocks may have drifted apart during it.
+/// assert_eq!(sync.error(ms(30)), Some(Duration::from_micros(10_004)));
 /// ```
 #[derive(Debug)]
 pub struct ClockSync {
@@ -101,7 +103,7 @@ impl ClockSync {
             return;
         }
         let offset = i64::midpoint(there, back);
-        self.samples.push_back(Sample { offset, bound: round_trip.div_ceil(2), taken: now });
+        self.samples.push_back(Sample { offset, bound: round_trip.div_ceil(2), asked });
         if self.samples.len() > SAMPLES_MAX {
             self.samples.pop_front();
         }
@@ -206,6 +208,16 @@ mod tests {
         sync.handle_reply(us(10), &ClockReply { probe_sent: us(0), received: us(0), sent: us(500) });
         assert_eq!(sync.error(us(10)), None);
         assert_eq!(sync.to_relay(us(10), us(10)), None);
+    }
+
+    #[test]
+    fn drift_during_a_long_round_trip_is_part_of_the_error() {
+        // The relay looked at its clock at once; the answer took 150 ms, in which it gained 15 µs.
+        let mut sync = ClockSync::new(us(0));
+        sync.handle_reply(us(150_000), &ClockReply { probe_sent: us(0), received: us(0), sent: us(0) });
+        let stamp = sync.to_relay(us(150_000), us(150_000)).unwrap();
+        let error = sync.error(us(150_000)).unwrap().as_micros() as u64;
+        assert!(stamp.signed_since(us(150_015)).unsigned_abs() <= error, "{stamp:?} ± {error} µs");
     }
 
     proptest! {
