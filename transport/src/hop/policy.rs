@@ -7,6 +7,8 @@ use crate::rate::Estimate;
 
 /// Below this share of lost packets no parity is sent: feedback alone is cheaper and as good.
 const LOSS_MIN: f64 = 0.003;
+/// Below this share parity is so cheap that there may be twice as much of it.
+const LOSS_LOW: f64 = 0.02;
 /// Loss beyond this is not believed; the rate controller bounds what it may cost anyway.
 const LOSS_MAX: f64 = 0.8;
 /// Parity per expected loss where one round of feedback fits the deadline.
@@ -88,7 +90,7 @@ impl Link {
         if self.loss < LOSS_MIN {
             return 0.0;
         }
-        let base = if is_keyframe { FACTOR_HIGH } else { FACTOR };
+        let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { FACTOR };
         let factor = if self.is_bursty() { FACTOR_HIGH.max(base) } else { base };
         // More parity than media would only push out what it is to protect.
         (factor * self.odds()).min(PARITY_MAX) * symbols as f64
