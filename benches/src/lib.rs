@@ -2,8 +2,10 @@
 //! over loopback. Each figure comes from the whole real stack; the programs print the command that
 //! repeats it.
 
+pub mod cell;
+pub mod contender;
 pub mod fanout;
-pub mod latency;
+pub mod outcome;
 pub mod quantile;
 pub mod source;
 pub mod table;

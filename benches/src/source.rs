@@ -80,6 +80,11 @@ impl Source {
         self.since_keyframe = 0;
     }
 
+    /// From the next frame on, this many bits per second on average.
+    pub fn set_bitrate(&mut self, bitrate: u64) {
+        self.shape.bitrate = bitrate;
+    }
+
     /// The next frame.
     pub fn make(&mut self) -> Made {
         let keyframe = self.since_keyframe == 0;

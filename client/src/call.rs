@@ -156,7 +156,12 @@ impl Call {
 
     /// Figures of the call; the round trip is the connection's business.
     pub fn stats(&self, now: Timestamp) -> RoomStats {
-        RoomStats { rtt: None, clock_error: self.clock.error(now), join_time: self.joined_after }
+        RoomStats {
+            rtt: None,
+            uplink: None,
+            clock_error: self.clock.error(now),
+            join_time: self.joined_after,
+        }
     }
 
     /// Leaves. Ends at once if there is no connection. Idempotent.

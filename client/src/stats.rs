@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use parlor_transport::quic::OutStats;
 use parlor_transport::units::Timestamp;
 
 /// How far back a [`Meter`] looks.
@@ -125,6 +126,8 @@ pub struct RoomStats {
     pub rtt: Option<Duration>,
     /// How far the estimate of the relay's clock, and so every age, may be wrong either way.
     pub clock_error: Option<Duration>,
+    /// What this side may send and has sent; `None` before the connection stands. Publishers share it.
+    pub uplink: Option<OutStats>,
     /// From the call of `join` to the relay's answer.
     pub join_time: Option<Duration>,
 }

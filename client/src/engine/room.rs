@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{RoomId, StreamId, UserId};
+use parlor_transport::quic::Session;
 
 use super::player::Player;
 use super::publisher::Publisher;
@@ -108,9 +109,14 @@ impl Room {
         Ok(Player::new(Arc::clone(&self.shared), lane, stream))
     }
 
-    /// Round trip, clock error and join time.
+    /// Round trip, what the link carries, clock error and join time.
     pub fn stats(&self) -> RoomStats {
-        RoomStats { rtt: self.shared.rtt(), ..self.shared.look(|now, call| call.stats(now)) }
+        let session = self.shared.session.get();
+        RoomStats {
+            rtt: session.map(Session::rtt),
+            uplink: session.map(Session::out_stats),
+            ..self.shared.look(|now, call| call.stats(now))
+        }
     }
 
     /// Leaves and waits for the relay's answer, at most the configured time. Publishers and players end.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use parlor_transport::clock::Clock;
 use parlor_transport::quic::Session;
@@ -130,9 +129,5 @@ impl Shared {
     /// Waits until the task has ended.
     pub(super) async fn finished(&self) {
         self.when(|_| self.finished.load(Ordering::Acquire).then_some(())).await;
-    }
-
-    pub(super) fn rtt(&self) -> Option<Duration> {
-        self.session.get().map(Session::rtt)
     }
 }

@@ -11,6 +11,6 @@ pub mod tls;
 
 pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options};
 pub use inbound::{Arrival, Inbound};
-pub use media::{MediaSender, Outgoing};
+pub use media::{MediaSender, OutStats, Outgoing};
 pub use session::{Ended, MessageReceiver, MessageSender, RecvError, Session};
 pub use tls::{Fingerprint, Identity, IdentityError, Trust};

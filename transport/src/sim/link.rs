@@ -241,6 +241,10 @@ impl<P> Link<P> {
                 arrival += exponential(&mut self.jitter_rng, mean).min(max);
                 false
             }
+            Jitter::Uniform { max } => {
+                arrival += max.mul_f64(self.jitter_rng.random::<f64>());
+                false
+            }
         };
         let held =
             self.config.reorder.share > 0.0 && self.jitter_rng.random::<f64>() < self.config.reorder.share;

@@ -67,7 +67,7 @@ impl Default for LinkConfig {
     }
 }
 
-/// Delay that differs from packet to packet, exponentially distributed and cut off at `max`.
+/// Delay that differs from packet to packet; where a mean is given, exponentially distributed and cut off at `max`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Jitter {
     /// Every packet takes the same time.
@@ -83,6 +83,11 @@ pub enum Jitter {
     Independent {
         /// Mean before the cut.
         mean: Duration,
+        /// No packet is held longer.
+        max: Duration,
+    },
+    /// Packets overtake each other, and every time up to `max` is as likely as any other.
+    Uniform {
         /// No packet is held longer.
         max: Duration,
     },

@@ -132,6 +132,24 @@ fn order_survives_a_shorter_delay_and_ordered_jitter() {
 }
 
 #[test]
+fn uniform_jitter_overtakes_and_fills_its_range_evenly() {
+    let jitter = Jitter::Uniform { max: ms(10) };
+    let mut link = link(LinkConfig { jitter, ..LinkConfig::default() });
+    for n in 0..2_000 {
+        link.handle_packet(us(u64::from(n) * 1_000), n, 100).unwrap();
+    }
+    let all = arrivals(&mut link);
+    assert!(!all.is_sorted_by_key(|(_, packet)| *packet));
+    let mut thirds = [0; 3];
+    for (at, packet) in all {
+        let late = at - u64::from(packet) * 1_000;
+        assert!(late <= 10_000, "{late} µs");
+        thirds[(late as usize * 3 / 10_001).min(2)] += 1;
+    }
+    assert!(thirds.iter().all(|third| (590..740).contains(third)), "{thirds:?}");
+}
+
+#[test]
 fn a_packet_held_back_is_overtaken_and_holds_up_nobody() {
     let reorder = Reorder { share: 0.1, held: ms(7) };
     let mut link = link(LinkConfig { delay: ms(10), reorder, ..LinkConfig::default() });

@@ -1,0 +1,81 @@
+//! The command line: one file for each measurement.
+
+mod fanout;
+mod latency;
+mod progress;
+
+use clap::{Parser, Subcommand};
+use parlor_benches::fanout::RELAY_COMMAND;
+use parlor_client::Delivery;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures Parlor: frame delay over simulated links in virtual time, and the relay's cost over loopback.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Program {
+    #[command(subcommand)]
+    command: Measurement,
+}
+
+#[derive(Subcommand)]
+enum Measurement {
+    /// Frame delay over simulated links, in virtual time: exact, and the same on every machine.
+    Latency(latency::Args),
+    /// CPU time of a relay for each delivered frame, over loopback.
+    Fanout(fanout::Args),
+    /// Both, with the figures that docs/measurements.md shows.
+    Report,
+    #[command(name = RELAY_COMMAND, hide = true)]
+    Relay,
+}
+
+/// How frames travel.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Adaptive,
+    Datagram,
+    QuicStream,
+}
+
+impl Mode {
+    fn delivery(self) -> Delivery {
+        match self {
+            Mode::Adaptive => Delivery::Adaptive,
+            Mode::Datagram => Delivery::Datagram,
+            Mode::QuicStream => Delivery::QuicStream,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Adaptive => "adaptive",
+            Mode::Datagram => "datagram",
+            Mode::QuicStream => "quic-stream",
+        }
+    }
+}
+
+/// Runs the program with these arguments, its own name first.
+pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
+    let command = arguments.get(1..).unwrap_or_default().join(" ");
+    match Program::parse_from(arguments).command {
+        Measurement::Latency(args) => latency::run(&args, &command),
+        Measurement::Fanout(args) => fanout::run(&args, &command),
+        Measurement::Report => report(),
+        Measurement::Relay => fanout::relay(),
+    }
+}
+
+fn report() -> Result<(), Failure> {
+    let parse = |line: &str| Program::try_parse_from(std::iter::once("parlor-bench").chain(line.split(' ')));
+    for line in ["latency --rtt 50 --loss 0,1,5 --seconds 60", "fanout --subscribers 1,10,50 --seconds 8"] {
+        match parse(line)?.command {
+            Measurement::Latency(args) => latency::run(&args, line)?,
+            Measurement::Fanout(args) => fanout::run(&args, line)?,
+            Measurement::Report | Measurement::Relay => {}
+        }
+        println!();
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Who takes part in a measurement, and what each of them has to tell.
+//!
+//! A contender carries the frames of a [`Cell`] over its links with a stack of its own, in virtual time and
+//! with the same frames, links and seeds as all others. It counts nothing itself that the network can count.
+
+use std::time::Duration;
+
+use parlor_client::Timestamp;
+
+use crate::cell::Cell;
+
+pub mod parlor;
+
+/// A way of carrying frames.
+pub trait Contender: Send + Sync {
+    /// Its name in tables and files: `parlor-adaptive`, `quinn-cubic`.
+    fn name(&self) -> String;
+
+    /// Carries the cell's frames. The same cell gives the same run.
+    ///
+    /// # Errors
+    /// Why this contender cannot run the cell, for instance that no call came about.
+    fn run(&self, cell: &Cell) -> Result<Run, String>;
+}
+
+/// What one contender did with one cell.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Run {
+    /// One entry for each frame that was due, in order.
+    pub frames: Vec<Fate>,
+    /// UDP payload bytes of the media's way, link by link, from the first frame on.
+    pub wire: Vec<Wire>,
+    /// How long packets waited before the bottleneck, link by link.
+    pub queue: Vec<Vec<Sample>>,
+    /// The age of the oldest frame that the sender still held when it captured one.
+    pub own_queue: Vec<Sample>,
+    /// The media rate that the transport asked for, bit/s.
+    pub target: Vec<(Timestamp, u64)>,
+}
+
+/// What became of one frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fate {
+    /// When it was due to be captured.
+    pub captured: Timestamp,
+    /// Whether it was a keyframe.
+    pub keyframe: bool,
+    /// Its payload; 0 if the source left it out.
+    pub bytes: usize,
+    /// When the subscriber had all of it, in whatever order.
+    pub complete: Option<Timestamp>,
+}
+
+/// Bytes of one link's media way. `total` is what the network counted; the parts are the contender's own
+/// account, as far as it has one, and what is left of the total is headers and handshakes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Wire {
+    /// All UDP payload bytes.
+    pub total: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Media as it is, for the first time.
+    pub source: u64,
+    /// Redundancy sent unasked.
+    pub parity: u64,
+    /// What was sent because something was missing.
+    pub repair: u64,
+    /// UDP payload bytes of the way back: reports and acknowledgements.
+    pub feedback: u64,
+}
+
+/// A length of time, seen at a time.
+pub type Sample = (Timestamp, Duration);

@@ -1,0 +1,175 @@
+//! Parlor itself, the whole real stack: client, relay, client.
+
+use std::time::Duration;
+
+use parlor_client::publisher::EncodedFrame;
+use parlor_client::{
+    Delivery, Engine, JoinOptions, PlayOptions, PublishOptions, Room, RoomId, Scenario, Timestamp,
+};
+use parlor_relay::{Config, Relay};
+use parlor_transport::sim::{Direction, HEADER_IPV4, Host, LinkStats, Profile, Sim, Simulation};
+
+use super::{Contender, Fate, Run, Wire};
+use crate::cell::{Cell, Feed};
+use crate::source::{Source, number_of};
+
+/// Parlor with one way of delivering frames.
+#[derive(Debug, Clone, Copy)]
+pub struct Parlor {
+    /// How frames travel.
+    pub delivery: Delivery,
+}
+
+/// After the last frame this long is waited for stragglers.
+const GRACE: Duration = Duration::from_secs(5);
+/// Joining, before frames count.
+const START: Duration = Duration::from_secs(1);
+const STREAM: &str = "bench";
+
+impl Contender for Parlor {
+    fn name(&self) -> String {
+        match self.delivery {
+            Delivery::Adaptive => "adaptive",
+            Delivery::Datagram => "datagram",
+            Delivery::QuicStream => "quic-stream",
+        }
+        .to_owned()
+    }
+
+    fn run(&self, cell: &Cell) -> Result<Run, String> {
+        let limit = cell.length + START + GRACE + Duration::from_secs(120);
+        Simulation::new(cell.seed).time_max(limit).run(async |sim| self.run_in(&sim, cell).await)
+    }
+}
+
+impl Parlor {
+    async fn run_in(&self, sim: &Sim, cell: &Cell) -> Result<Run, String> {
+        let beside = Profile::perfect().with_rtt(Duration::ZERO);
+        let relay_host = sim.host("relay", beside.clone());
+        let binding = relay_host.binding(4433).map_err(|error| error.to_string())?;
+        let relay = Relay::bind_on(Config::dev(), binding).await.map_err(|error| error.to_string())?;
+        let address = relay.address(RoomId::new("bench").ok()).to_string();
+        tokio::spawn(relay.run(std::future::pending()));
+
+        // The call comes about on clean links; then they become what is to be measured.
+        let rtt = |link: usize| cell.links.get(link).map_or(Duration::ZERO, |link| link.rtt);
+        let publisher_host = sim.host("publisher", beside.clone().with_rtt(rtt(0)));
+        let player_host = sim.host("player", beside.with_rtt(rtt(1)));
+        let playing = engine_on(&player_host)?;
+        let player_room = join(&playing, &address, "player")?;
+        let player = player_room.play(STREAM, PlayOptions::new()).map_err(|error| error.to_string())?;
+        let mut frames = player.frames();
+        let publishing = engine_on(&publisher_host)?;
+        let room = join(&publishing, &address, "publisher")?;
+        let options = PublishOptions::new(STREAM).video("bench").delivery(self.delivery);
+        let publisher = room.publish(options).map_err(|error| error.to_string())?;
+        publisher.publishing().await.map_err(|error| error.to_string())?;
+        let mut ways = Vec::new();
+        if let Some(link) = cell.links.first() {
+            publisher_host.set_profile(link.upward());
+            ways.push((publisher_host.clone(), Direction::Up));
+        }
+        if let Some(link) = cell.links.get(1) {
+            player_host.set_profile(link.downward());
+            ways.push((player_host.clone(), Direction::Down));
+        }
+
+        let clock = sim.clock().clone();
+        let before = meters(&ways);
+        let start = clock.now() + START;
+        let count = cell.frames();
+        let receive = tokio::spawn(async move {
+            let mut came = vec![None; count as usize];
+            while let Some(frame) = frames.next().await {
+                if player.played().is_some() && frame.missed > 0 {
+                    player.request_keyframe(0);
+                }
+                if let Some(slot) = number_of(&frame.payload).and_then(|n| came.get_mut(n as usize)) {
+                    *slot = Some(frame.arrived);
+                }
+            }
+            came
+        });
+        let mut run = Run::default();
+        let mut source = Source::new(cell.shape);
+        for number in 0..count {
+            let captured = start + cell.shape.interval() * number as u32;
+            clock.sleep_until(captured).await;
+            if !publisher.take_keyframe_requests().is_empty() {
+                source.force_keyframe();
+            }
+            let uplink = room.stats().uplink;
+            if let (Feed::Follow, Some(uplink)) = (cell.feed, uplink) {
+                source.set_bitrate(uplink.media_target.min(cell.shape.bitrate));
+            }
+            run.target.extend(uplink.map(|uplink| (captured, uplink.media_target)));
+            let made = source.make();
+            run.frames.push(Fate {
+                captured,
+                keyframe: made.keyframe,
+                bytes: made.payload.len(),
+                complete: None,
+            });
+            let frame =
+                EncodedFrame { keyframe: made.keyframe, ..EncodedFrame::new(0, captured, made.payload) };
+            _ = publisher.send_frame(frame);
+        }
+        clock.sleep(GRACE).await;
+        run.wire = meters(&ways).iter().zip(&before).map(|(after, before)| wire(after, before)).collect();
+        if let (Some(wire), Some(uplink)) = (run.wire.first_mut(), room.stats().uplink) {
+            (wire.source, wire.parity, wire.repair) =
+                (uplink.sent.source, uplink.sent.parity, uplink.sent.repair);
+        }
+        drop((publisher, room));
+        _ = player_room.leave().await;
+        let came: Vec<Option<Timestamp>> = receive.await.map_err(|error| error.to_string())?;
+        run.frames.iter_mut().zip(came).for_each(|(frame, at)| frame.complete = at);
+        Ok(run)
+    }
+}
+
+fn engine_on(host: &Host) -> Result<Engine, String> {
+    let binding = host.binding(0).map_err(|error| error.to_string())?;
+    Engine::with_network(Scenario::StandardCall, binding).map_err(|error| error.to_string())
+}
+
+fn join(engine: &Engine, address: &str, user: &str) -> Result<Room, String> {
+    engine.join(JoinOptions::new(address, user)).map_err(|error| error.to_string())
+}
+
+/// Both ways of each link: media, then back.
+fn meters(ways: &[(Host, Direction)]) -> Vec<[LinkStats; 2]> {
+    let opposite = |direction| match direction {
+        Direction::Up => Direction::Down,
+        Direction::Down => Direction::Up,
+    };
+    ways.iter().map(|(host, media)| [host.stats(*media), host.stats(opposite(*media))]).collect()
+}
+
+fn wire(after: &[LinkStats; 2], before: &[LinkStats; 2]) -> Wire {
+    let payload = |way: usize| {
+        let (after, before) = (after[way].offered, before[way].offered);
+        let packets = after.packets - before.packets;
+        (after.bytes - before.bytes - HEADER_IPV4 as u64 * packets, packets)
+    };
+    let ((total, packets), (feedback, _)) = (payload(0), payload(1));
+    Wire { total, packets, feedback, ..Wire::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome;
+
+    #[test]
+    fn without_loss_every_frame_comes_at_once_and_the_run_repeats() {
+        let cell = Cell { length: Duration::from_secs(5), ..Cell::default() };
+        let parlor = Parlor { delivery: Delivery::Adaptive };
+        let run = parlor.run(&cell).unwrap();
+        let outcome = Outcome::new(&cell, &run);
+        assert_eq!((outcome.complete.len(), outcome.complete.never()), (150, 0));
+        let p99 = outcome.complete.quantile(0.99).unwrap();
+        assert!(p99 < Duration::from_millis(30), "{p99:?}");
+        assert_eq!(parlor.run(&cell).unwrap(), run);
+    }
+}
