@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use parlor_transport::error::{Code, Coded, Refusal};
-use parlor_transport::id::StreamId;
+use parlor_transport::id::{LoginId, StreamId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
     self, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
@@ -89,7 +89,13 @@ const JOIN: u32 = 1;
 
 impl Call {
     /// A call that begins now, introducing itself as `agent`.
-    pub fn new(now: Timestamp, request: JoinRequest, agent: &str, timeouts: Timeouts) -> Self {
+    pub fn new(
+        now: Timestamp,
+        request: JoinRequest,
+        login: LoginId,
+        agent: &str,
+        timeouts: Timeouts,
+    ) -> Self {
         let mut agent_end = agent.len().min(AGENT_MAX);
         while !agent.is_char_boundary(agent_end) {
             agent_end -= 1;
@@ -106,6 +112,7 @@ impl Call {
             room: request.room.clone(),
             user: request.user.clone(),
             name: request.name.clone(),
+            login,
         };
         Call {
             feed: Feed::new(request.user.clone()),
@@ -180,12 +187,17 @@ impl Call {
         }
     }
 
-    /// The connection stands: the first flight can leave.
+    /// A connection stands: the first flight can leave.
     pub fn handle_connected(&mut self, now: Timestamp) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Greeted;
             self.clock.hello_sent(now);
         }
+    }
+
+    /// Of several connections that stood, the one whose flight left at `sent` is what the call goes on with.
+    pub fn handle_chosen(&mut self, sent: Timestamp) {
+        self.clock.hello_sent(sent);
     }
 
     /// Takes an answer or notice of the relay.

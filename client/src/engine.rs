@@ -5,6 +5,7 @@
 mod driver;
 mod player;
 mod publisher;
+mod race;
 mod room;
 mod shared;
 
@@ -109,7 +110,8 @@ impl Engine {
     pub fn join(&self, options: JoinOptions) -> Result<Room, JoinError> {
         let request = options.check()?;
         let timeouts = Timeouts { join: self.config.join_timeout, leave: self.config.leave_timeout };
-        let call = Call::new(self.now(), request, &self.config.agent, timeouts);
+        let login = self.endpoint.new_login().map_err(|error| JoinError::System(error.to_string()))?;
+        let call = Call::new(self.now(), request, login, &self.config.agent, timeouts);
         let shared = Arc::new(Shared::new(self.clock().clone(), self.runtime.clone(), call));
         let mut rooms = lock(&self.rooms);
         if rooms.closed {

@@ -47,6 +47,9 @@ pub enum JoinError {
         Code::BadAddress.number()
     )]
     NoRoom,
+    /// The operating system refused something that every join needs.
+    #[error("{0} ({code})", code = Code::Internal.number())]
+    System(String),
     /// The engine was closed.
     #[error("the engine was closed ({}); make a new one", Code::Closed.number())]
     Closed,
@@ -58,6 +61,7 @@ impl Coded for JoinError {
             JoinError::Address(error) => error.code(),
             JoinError::Id(error) => error.code(),
             JoinError::NoRoom => Code::BadAddress,
+            JoinError::System(_) => Code::Internal,
             JoinError::Closed => Code::Closed,
         }
     }

@@ -107,6 +107,8 @@ codes! {
     PeerTooSlow = 1021, retry, "the peer did not read its control stream in time";
     /// Already left, or the engine was closed.
     Closed = 1022, final, "the room was left or the engine closed; join again";
+    /// Another connection of the same login has joined.
+    LoginRaced = 1023, final, "another connection of the same login has joined; go on with that one";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use parlor_transport::hop::Received;
-use parlor_transport::id::{SessionId, StreamAlias, UserId};
+use parlor_transport::id::{LoginId, SessionId, StreamAlias, UserId};
 use parlor_transport::wire::control::{
     ClockReply, Closing, Done, Joined, KeyframeWanted, PlayEnded, PlayWaiting, Published, Refused, Welcome,
 };
@@ -22,7 +22,7 @@ fn at(ms: u64) -> Timestamp {
 
 fn call() -> Call {
     let request = JoinOptions::new("parlor://h/r", "me").check().unwrap();
-    Call::new(at(0), request, &"ä".repeat(100), TIMEOUTS)
+    Call::new(at(0), request, LoginId([7; 16]), &"ä".repeat(100), TIMEOUTS)
 }
 
 fn stream(id: &str) -> StreamId {

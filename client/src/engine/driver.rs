@@ -1,18 +1,18 @@
-//! The task of one room: makes the connection, carries messages and frames between it and the call, and
+//! The task of one room: takes the connection that the race gave, carries messages and frames between it and the call, and
 //! closes it when the call is over.
 
 use std::future::pending;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
-    Arrival, Endpoint, Inbound, MediaSender, MessageReceiver, MessageSender, Outgoing, RecvError, Session,
+    Arrival, Endpoint, Inbound, MediaSender, MessageReceiver, MessageSender, Outgoing, RecvError,
 };
 use parlor_transport::wire::control::{RelayMessage, RoomMessage};
 use tokio::sync::oneshot;
 
+use super::race::{self, Chosen};
 use super::shared::Shared;
 
 /// Runs a call from its start to its end.
@@ -21,12 +21,13 @@ pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint) {
         biased;
         () = over(&shared) => None,
         () = keep_time(&shared) => None,
-        outcome = connect(&shared, &endpoint) => Some(outcome),
+        outcome = race::run(&shared, &endpoint) => Some(outcome),
     };
     match connected {
-        Some(Ok(session)) => {
+        Some(Ok(chosen)) => {
+            let session = chosen.session.clone();
             _ = shared.session.set(session.clone());
-            let end = run(&shared, &session).await;
+            let end = run(&shared, chosen).await;
             let (code, text) = match &end {
                 // The relay need not hear what it said itself.
                 End::Over => (Code::Ok, String::new()),
@@ -60,10 +61,7 @@ enum End {
 
 impl End {
     fn lost(error: &(impl Coded + std::fmt::Display)) -> Self {
-        // The text that travels with an end stands without its code, which is shown beside it.
-        let text = error.to_string();
-        let code = format!(" ({})", error.code().number());
-        End::Lost(Refusal::new(error.code(), text.strip_suffix(&code).unwrap_or(&text)))
+        End::Lost(race::refusal(error))
     }
 }
 
@@ -81,48 +79,23 @@ async fn keep_time(shared: &Shared) {
     }
 }
 
-async fn connect(shared: &Shared, endpoint: &Endpoint) -> Result<Session, Refusal> {
-    let address = shared.look(|_, call| call.request().address.clone());
-    let mut last = Refusal::from(Code::ConnectFailed);
-    for socket_address in resolve(&address.host, address.port).await? {
-        match endpoint.connect(socket_address, &address.host, address.trust()).await {
-            Ok(session) => return Ok(session),
-            Err(error) => last = Refusal::new(error.code(), format!("{socket_address}: {}", error.text)),
-        }
-    }
-    Err(last)
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![(ip, port).into()]);
-    }
-    let failed = |why: &dyn std::fmt::Display| {
-        let text = format!("no address is known for the host {host:?}: {why}; check the address");
-        Refusal::new(Code::ConnectFailed, text)
-    };
-    let found: Vec<_> =
-        tokio::net::lookup_host((host, port)).await.map_err(|error| failed(&error))?.collect();
-    if found.is_empty() { Err(failed(&"the name has none")) } else { Ok(found) }
-}
-
 /// Carries everything both ways until the call or the connection ends. None of the directions waits for
 /// another.
-async fn run(shared: &Shared, session: &Session) -> End {
-    let (requests, answers) = match session.open_requests().await {
-        Ok(opened) => opened,
-        Err(ended) => return End::lost(&ended),
-    };
-    let (inbound, lanes) = session.inbound();
+async fn run(shared: &Shared, chosen: Chosen) -> End {
+    let Chosen { session, requests, answers, inbound, lanes, came, arrived, .. } = chosen;
+    for message in came {
+        if let Err(refusal) = shared.act(|now, call| call.handle_message(now, message)) {
+            return End::Fault(refusal);
+        }
+    }
     let (found_events, events) = oneshot::channel();
-    shared.act(|now, call| call.handle_connected(now));
     tokio::select! {
         biased;
         () = over(shared) => End::Over,
         end = send_messages(shared, requests) => end,
         end = receive_answers(shared, answers) => end,
         end = receive_events(shared, events) => end,
-        end = receive_frames(shared, inbound, found_events) => end,
+        end = receive_frames(shared, inbound, arrived, found_events) => end,
         () = send_frames(shared, session.media_sender(), lanes) => End::Over,
     }
 }
@@ -180,11 +153,16 @@ fn unreadable(error: &RecvError) -> End {
 async fn receive_frames(
     shared: &Shared,
     mut inbound: Inbound,
+    mut arrived: Option<Arrival>,
     found: oneshot::Sender<MessageReceiver>,
 ) -> End {
     let mut found = Some(found);
     loop {
-        match inbound.next().await {
+        let arrival = match arrived.take() {
+            Some(arrival) => Ok(arrival),
+            None => inbound.next().await,
+        };
+        match arrival {
             Ok(Arrival::Frame(received)) => shared.handle(|now, call| call.handle_frame(now, received)),
             Ok(Arrival::Events(events)) => match found.take() {
                 Some(found) => _ = found.send(events),

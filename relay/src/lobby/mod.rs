@@ -231,7 +231,7 @@ impl Lobby {
     }
 
     fn join(&mut self, now: Timestamp, session: SessionId, join: Join) {
-        let Join { request, app, room, user, name } = join;
+        let Join { request, app, room, user, name, login } = join;
         let Some(client) = self.clients.get_mut(&session) else { return };
         if client.phase != Phase::Greeted {
             let text = format!(
@@ -246,7 +246,7 @@ impl Lobby {
         }
         let key = RoomKey { app, room };
         client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
-        let action = Action::Join { room: key, user: UserInfo { user, name } };
+        let action = Action::Join { room: key, user: UserInfo { user, name }, login };
         self.propose(now, session, action, Some((request, Asked::Join)));
     }
 

@@ -1,9 +1,10 @@
 //! Requests and their answers, one by one; and any history of them leaves nothing behind.
 
 use parlor_transport::error::Code;
-use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
+use parlor_transport::id::{AppId, LoginId, RoomId, StreamId, UserId, UserName};
 use parlor_transport::wire::control::*;
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::limits::REQUESTS_BURST_MAX;
@@ -28,6 +29,12 @@ fn hello() -> ClientMessage {
     })
 }
 
+/// Every join is a login of its own.
+fn new_login() -> LoginId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    LoginId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+}
+
 fn join(room: &str, user: &str) -> ClientMessage {
     ClientMessage::Join(Join {
         request: 1,
@@ -35,6 +42,7 @@ fn join(room: &str, user: &str) -> ClientMessage {
         room: RoomId::new(room).unwrap(),
         user: UserId::new(user).unwrap(),
         name: UserName::new("").unwrap(),
+        login: new_login(),
     })
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use parlor_transport::error::{Code, Refusal};
-use parlor_transport::id::{AppId, RoomId, SessionId, StreamId, UserId};
+use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Delivery, Departure, StreamInfo, TrackInfo, UserInfo};
 
@@ -46,6 +46,8 @@ pub enum Action {
         room: RoomKey,
         /// The user.
         user: UserInfo,
+        /// The login: of several joins with one login the first counts.
+        login: LoginId,
     },
     /// Leave; the session's streams end first.
     Leave {
@@ -169,6 +171,7 @@ struct RoomBooks {
 struct Stay {
     room: RoomKey,
     user: UserId,
+    login: LoginId,
     streams: BTreeSet<StreamId>,
 }
 
@@ -189,7 +192,7 @@ impl MemoryIndex {
 
     fn decide(&mut self, ticket: Ticket, session: SessionId, action: Action) -> Result<(), Refusal> {
         match action {
-            Action::Join { room, user } => self.join(ticket, session, room, user),
+            Action::Join { room, user, login } => self.join(ticket, session, room, user, login),
             Action::Leave { reason } => {
                 self.stay(session)?;
                 self.end_stay(ticket, session, reason);
@@ -220,6 +223,7 @@ impl MemoryIndex {
         session: SessionId,
         room: RoomKey,
         user: UserInfo,
+        login: LoginId,
     ) -> Result<(), Refusal> {
         if let Some(stay) = self.stays.get(&session) {
             return Err(Refusal::new(
@@ -232,6 +236,9 @@ impl MemoryIndex {
         }
         let identity = (room.app.clone(), user.user.clone());
         let earlier = self.users.get(&identity).copied();
+        if earlier.is_some_and(|earlier| self.stays[&earlier].login == login) {
+            return Err(Refusal::from(Code::LoginRaced));
+        }
         // The seat that the same user gives up counts as free.
         let returns_here = earlier.is_some_and(|s| self.stays[&s].room == room);
         match self.rooms.get(&room) {
@@ -267,7 +274,7 @@ impl MemoryIndex {
         });
         books.users += 1;
         self.users.insert(identity, session);
-        let stay = Stay { room: room.clone(), user: user.user.clone(), streams: BTreeSet::new() };
+        let stay = Stay { room: room.clone(), user: user.user.clone(), login, streams: BTreeSet::new() };
         self.stays.insert(session, stay);
         self.commit(ticket, &room, Change::UserJoined { session, user });
         Ok(())
@@ -324,7 +331,7 @@ impl MemoryIndex {
         let Some(stay) = self.stays.remove(&session) else {
             return;
         };
-        let Stay { room, user, streams } = stay;
+        let Stay { room, user, streams, login: _ } = stay;
         for stream in streams {
             self.streams.remove(&(room.app.clone(), stream.clone()));
             self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });

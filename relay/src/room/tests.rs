@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use parlor_transport::error::Code;
-use parlor_transport::id::{AppId, RoomId, SessionId, StreamId, UserId, UserName};
+use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId, UserName};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Delivery, Departure, MessageReader, TrackInfo, TrackKind};
 use proptest::prelude::*;
@@ -16,6 +16,11 @@ use crate::limits::Limits;
 const USERS_PER_ROOM_MAX: usize = 3;
 const ROOMS_MAX: usize = 4;
 const STREAMS_PER_USER_MAX: usize = 2;
+
+/// Sessions come in pairs that belong to one login.
+fn login(session: u64) -> LoginId {
+    LoginId([(session / 2) as u8; 16])
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -91,6 +96,10 @@ impl Model {
             Step::Join { session, app, room, user } => {
                 if at(&self.stays, session).is_some() {
                     return Err(Code::AlreadyJoined);
+                }
+                let same_user = self.stays.iter().find(|stay| (stay.1, stay.3) == (app, user));
+                if same_user.is_some_and(|stay| login(stay.0) == login(session)) {
+                    return Err(Code::LoginRaced);
                 }
                 let others = |stay: &&(u64, u8, u8, u8)| (stay.1, stay.3) != (app, user);
                 let here: Vec<_> = self.stays.iter().filter(|s| (s.1, s.2) == (app, room)).collect();
@@ -268,7 +277,7 @@ impl World {
     fn take(&mut self, step: &Step) -> Result<(), Code> {
         let (session, action) = match *step {
             Step::Join { session, app, room, user: who } => {
-                (session, Action::Join { room: key(app, room), user: user(who) })
+                (session, Action::Join { room: key(app, room), user: user(who), login: login(session) })
             }
             Step::Leave { session } => (session, Action::Leave { reason: Departure::Left }),
             Step::Publish { session, stream: id } => (

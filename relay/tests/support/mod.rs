@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use parlor_relay::server::RoomSnapshot;
 use parlor_relay::{Config, Relay, RelayHandle};
 use parlor_transport::error::Code;
 use parlor_transport::hop::Received;
-use parlor_transport::id::{AppId, RoomId, StreamAlias, StreamId, UserId, UserName};
+use parlor_transport::id::{AppId, LoginId, RoomId, StreamAlias, StreamId, UserId, UserName};
 use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
     Arrival, ConnectError, Ended, Endpoint, MessageReceiver, MessageSender, Options, Outgoing, Session, Trust,
@@ -319,6 +320,12 @@ pub fn hello() -> ClientMessage {
     })
 }
 
+/// Every join is a login of its own.
+fn new_login() -> LoginId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    LoginId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+}
+
 pub fn join(room: &str, user: &str) -> ClientMessage {
     ClientMessage::Join(Join {
         request: 1,
@@ -326,6 +333,7 @@ pub fn join(room: &str, user: &str) -> ClientMessage {
         room: RoomId::new(room).unwrap(),
         user: UserId::new(user).unwrap(),
         name: UserName::new("").unwrap(),
+        login: new_login(),
     })
 }
 

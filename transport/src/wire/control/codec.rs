@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::check::Check;
 use super::message::*;
 use crate::error::{Code, Refusal};
-use crate::id::{AppId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
+use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::units::Timestamp;
 use crate::wire::{WireError, varint};
 
@@ -283,6 +283,7 @@ as_number! {
     Departure: u8, |reason| reason.number(), Departure::from_number;
     StreamAlias: u32, |alias| alias.0, StreamAlias;
     SessionId: u64, |session| session.0, SessionId;
+    LoginId: [u8; 16], |login| login.0, LoginId;
     Timestamp: u64, |time| time.as_micros(), Timestamp::from_micros;
 }
 

@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use crate::error::{Code, Refusal};
-use crate::id::{AppId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
+use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::units::Timestamp;
 
 /// The protocol version this code speaks, and the oldest that it still understands.
@@ -228,6 +228,9 @@ pub struct Join {
     pub user: UserId,
     /// The user's name for people to read.
     pub name: UserName,
+    /// The login that this join belongs to. A client on a bad link tries several connections at once;
+    /// of those that join with one login the first counts, the others are refused.
+    pub login: LoginId,
 }
 
 /// See [`ClientMessage::Leave`].

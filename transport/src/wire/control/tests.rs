@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::Code;
-use crate::id::{AppId, RoomId, StreamId, UserId, UserName};
+use crate::id::{AppId, LoginId, RoomId, StreamId, UserId, UserName};
 use crate::wire::WireError;
 
 fn join() -> ClientMessage {
@@ -12,6 +12,7 @@ fn join() -> ClientMessage {
         room: RoomId::new("standup").unwrap(),
         user: UserId::new("u1").unwrap(),
         name: UserName::new("Ann").unwrap(),
+        login: LoginId([7; 16]),
     })
 }
 
