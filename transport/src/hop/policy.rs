@@ -16,13 +16,19 @@ const FACTOR: f64 = 2.0;
 /// The same for frames that others build on for long, and on links that lose in bursts.
 const FACTOR_HIGH: f64 = 4.0;
 /// The most parity symbols for each symbol of media.
-const PARITY_MAX: f64 = 2.0;
+const PARITY_MAX: f64 = 3.0;
 /// Frames that one parity symbol of video looks back over.
 pub const WINDOW_VIDEO: usize = 4;
 /// Up to this many symbols the odds are computed exactly, beyond it by the normal approximation.
 const EXACT_MAX: usize = 32;
-/// A frame that misses its deadline costs as much as this many symbols.
-const MISS_COST: f64 = 1000.0;
+/// The last try for a frame fails in one case of a thousand …
+const MISS: f64 = 0.001;
+/// … up to this loss. Beyond, certainty would cost more than a link carries (10 symbols for one at 50 %) …
+const MISS_LOSS: f64 = 0.3;
+/// … and ten times as many cases are let go with each of these steps, …
+const MISS_STEP: f64 = 0.1;
+/// … up to one in ten.
+const MISS_MAX: f64 = 0.1;
 
 /// Repair goes on for at least this long after the deadline: a host that was busy for a moment has
 /// lost nothing.
@@ -69,9 +75,11 @@ impl Link {
         self.srtt / 2 + self.srtt + Duration::from_millis(15)
     }
 
-    /// When repair of a frame ends: a keyframe serves the viewer better then.
+    /// When repair of a frame ends: a keyframe serves the viewer better then. Where more is lost, repair
+    /// needs more rounds, and so would a keyframe.
     pub fn give_up(&self) -> Duration {
-        (self.deadline() + (self.srtt * 2).max(REPAIR_MIN)).min(REPAIR_MAX)
+        let rounds = (self.srtt * 2).max(REPAIR_MIN).div_f64(1.0 - self.loss.clamp(0.0, LOSS_MAX));
+        (self.deadline() + rounds).min(REPAIR_MAX)
     }
 
     /// A packet that was sent longer ago than this and was not reported is lost, or its report is.
@@ -124,7 +132,17 @@ impl Link {
         let round = self.srtt + Duration::from_millis(6);
         // With time for another round, or when the frame is late by more than one, no more is sent
         // than the loss asks for. In between this has to get through.
-        if age + round <= in_time || age > in_time + round { at_least } else { surely(need, self.loss) }
+        if age + round <= in_time || age > in_time + round {
+            at_least
+        } else {
+            surely(need, self.loss, self.miss())
+        }
+    }
+
+    /// The share of last tries that may fail.
+    fn miss(&self) -> f64 {
+        let steps = (self.loss - MISS_LOSS).max(0.0) / MISS_STEP;
+        (MISS * 10f64.powf(steps)).min(MISS_MAX)
     }
 
     fn odds(&self) -> f64 {
@@ -132,16 +150,16 @@ impl Link {
     }
 }
 
-/// The smallest number of symbols of which at least `need` arrive, but for one case in [`MISS_COST`].
-fn surely(need: usize, loss: f64) -> usize {
+/// The smallest number of symbols of which at least `need` arrive, but for a share `miss` of cases.
+fn surely(need: usize, loss: f64, miss: f64) -> usize {
     if need > EXACT_MAX {
-        // Three standard deviations and some, as for the exact rule.
-        let margin = 3.1 * (need as f64 * loss).sqrt();
+        // Three standard deviations and some are one case in a thousand, 1.3 are one in ten.
+        let margin = (-0.9 * miss.log10() + 0.4) * (need as f64 * loss).sqrt();
         return ((need as f64 + margin) / (1.0 - loss)).ceil() as usize;
     }
     let arrive = 1.0 - loss;
     let most = need * 4 + 16;
-    (need..most).find(|&sent| fewer_than(need, sent, arrive) <= 1.0 / MISS_COST).unwrap_or(most)
+    (need..most).find(|&sent| fewer_than(need, sent, arrive) <= miss).unwrap_or(most)
 }
 
 /// The probability that fewer than `need` of `sent` arrive.

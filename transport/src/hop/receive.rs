@@ -213,6 +213,7 @@ impl HopReceiver {
             return None;
         }
         let wait = self.feedback.reorder_wait();
+        self.link.loss = self.feedback.loss();
         let mut frames = Vec::new();
         let given_up = now - (self.link.give_up() * 2).min(HOLD_QUIC_STREAM);
         for (lane, track) in self.wanting.clone() {

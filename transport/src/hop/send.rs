@@ -27,6 +27,9 @@ use frames::{Lane, SentFrame};
 /// A queue that takes longer than this to leave is full: the next frame waits outside, where it
 /// can still be dropped whole.
 const QUEUE_MAX: Duration = Duration::from_millis(60);
+/// What may leave before the first report, in bytes: a keyframe and some. A newcomer's whole group at once
+/// would fill the queue of a link of which nothing is known yet.
+const FLIGHT_FIRST: u64 = 32 * 1024;
 /// Voice gets through beside everything else, up to this many bytes at once.
 const QUEUE_URGENT_MAX: usize = 64 * 1024;
 /// Parity and repair waiting; what is beyond will be asked for again.
@@ -77,6 +80,14 @@ struct Entry {
     sequence: u64,
     waiting: Waiting,
     bytes: usize,
+    /// Lower leaves first among repair: sound, then the oldest frame, which all later ones build on.
+    turn: (bool, Timestamp),
+}
+
+impl Entry {
+    fn is_of(&self, key: (u32, u8), sequence: u64) -> bool {
+        (self.lane, self.track, self.sequence) == (key.0, key.1, sequence)
+    }
 }
 
 /// What left in one packet: at most two are needed to know what its loss means.
@@ -152,6 +163,9 @@ impl HopSender {
         if urgent {
             return self.queued_urgent == 0 || self.queued_urgent + bytes <= QUEUE_URGENT_MAX;
         }
+        if self.estimator.estimate().is_none() && self.stats.source + self.pacer.queued() > FLIGHT_FIRST {
+            return false;
+        }
         self.pacer.queued() == 0 || self.pacer.drain_time(now) <= QUEUE_MAX
     }
 
@@ -171,9 +185,10 @@ impl HopSender {
         let key = (lane, header.track);
         self.heed_silence(now);
         let state = self.lanes.entry(key).or_default();
-        let sent = SentFrame::new(now, frame)?;
+        let sent = SentFrame::new(now, frame, urgent)?;
         let (shape, sequence) = (sent.block.shape(), state.push(sent));
-        let entry = |waiting, bytes| Entry { lane, track: header.track, sequence, waiting, bytes };
+        let turn = (!urgent, now);
+        let entry = |waiting, bytes| Entry { lane, track: header.track, sequence, waiting, bytes, turn };
         let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
         if urgent && shape.symbols() == 1 {
             let (redundancy, _) = self.link.voice_redundancy();
@@ -299,12 +314,23 @@ impl HopSender {
             self.queued_urgent += entry.bytes;
         }
         let queue = &mut self.queues[class as usize];
-        queue.push_back(entry);
-        if matches!(class, Class::Repair | Class::Parity)
-            && queue.len() > QUEUE_REPAIR_MAX
-            && let Some(oldest) = queue.pop_front()
-        {
-            self.pacer.on_dropped(oldest.bytes);
+        let dropped = match class {
+            Class::Repair => {
+                let place = queue.partition_point(|other| other.turn <= entry.turn);
+                queue.insert(place, entry);
+                if queue.len() > QUEUE_REPAIR_MAX { queue.pop_back() } else { None }
+            }
+            Class::Parity => {
+                queue.push_back(entry);
+                if queue.len() > QUEUE_REPAIR_MAX { queue.pop_front() } else { None }
+            }
+            Class::Urgent | Class::Base | Class::Other => {
+                queue.push_back(entry);
+                None
+            }
+        };
+        if let Some(dropped) = dropped {
+            self.pacer.on_dropped(dropped.bytes);
         }
     }
 
@@ -438,10 +464,9 @@ impl HopSender {
         deficit: usize,
         under_way: &mut Vec<Record>,
     ) {
-        let queued = self.queues[Class::Repair as usize]
-            .iter()
-            .filter(|entry| (entry.lane, entry.track, entry.sequence) == (key.0, key.1, sequence));
-        let mut need = deficit.saturating_sub(queued.count());
+        // What has not left yet is no loss, and parity that waits is as good as new repair.
+        let mut need = deficit.saturating_sub(self.queued(key, sequence));
+        need -= self.hasten_parity(now, key, sequence, need);
         // Parity of later frames may help too, but comes later than what is sent now.
         under_way.retain(|record| {
             let helps = ((record.lane, record.track), record.sequence) == (key, sequence);
@@ -450,7 +475,7 @@ impl HopSender {
             !is_used
         });
         let Some(frame) = self.lanes.get(&key).and_then(|lane| lane.get(sequence)) else { return };
-        let age = now.saturating_since(frame.offered);
+        let (age, turn) = (now.saturating_since(frame.offered), (!frame.urgent, frame.offered));
         if need == 0 || age > self.link.give_up() {
             return;
         }
@@ -465,8 +490,33 @@ impl HopSender {
                 _ => Waiting::Combination { frames: 1, slice: (first_slice + symbol) % shape.slices() },
             };
             let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
-            self.enqueue(now, Class::Repair, Entry { lane: key.0, track: key.1, sequence, waiting, bytes });
+            let (lane, track) = key;
+            self.enqueue(now, Class::Repair, Entry { lane, track, sequence, waiting, bytes, turn });
         }
+    }
+
+    /// Symbols of a frame that wait, parity aside.
+    fn queued(&self, key: (u32, u8), sequence: u64) -> usize {
+        let classes = [Class::Repair, Class::Base, Class::Other];
+        let entries = classes.iter().flat_map(|&class| &self.queues[class as usize]);
+        entries.filter(|entry| entry.is_of(key, sequence)).count()
+    }
+
+    /// Makes repair of up to `need` parity symbols of a frame that wait; says how many.
+    fn hasten_parity(&mut self, now: Timestamp, key: (u32, u8), sequence: u64, need: usize) -> usize {
+        let mut hastened = 0;
+        while hastened < need {
+            let queue = &mut self.queues[Class::Parity as usize];
+            let Some(entry) =
+                queue.iter().position(|entry| entry.is_of(key, sequence)).and_then(|at| queue.remove(at))
+            else {
+                break;
+            };
+            self.pacer.on_dropped(entry.bytes);
+            self.enqueue(now, Class::Repair, entry);
+            hastened += 1;
+        }
+        hastened
     }
 
     /// What left after `covered` and may still arrive.

@@ -19,7 +19,9 @@ const STEP: Duration = Duration::from_micros(100);
 struct Scene {
     seed: u64,
     rtt: Duration,
+    /// Share of packets lost on the way of the media, and on the way back.
     loss: f64,
+    loss_back: f64,
     /// Bits a second; unlimited if zero.
     rate: u64,
     jitter: Duration,
@@ -37,6 +39,7 @@ impl Default for Scene {
             seed: 1,
             rtt: Duration::from_millis(50),
             loss: 0.0,
+            loss_back: 0.0,
             rate: 10_000_000,
             jitter: Duration::ZERO,
             delivery: Delivery::Adaptive,
@@ -125,7 +128,7 @@ fn play(scene: &Scene) -> Result {
         receiver.handle_timeout(now);
         if let Some(feedback) = receiver.poll_feedback(now) {
             order += 1;
-            if rng.random::<f64>() >= scene.loss {
+            if rng.random::<f64>() >= scene.loss_back {
                 down.insert((now + scene.rtt / 2, order), feedback.encode());
             }
         }
@@ -179,7 +182,7 @@ fn every_frame_comes_in_about_one_round_trip_however_much_is_lost() {
     for (loss, p99, overhead) in
         [(0.01, 66.0, 0.10), (0.05, 66.0, 0.25), (0.10, 70.0, 0.42), (0.20, 72.0, 0.77), (0.30, 80.0, 1.22)]
     {
-        let result = play(&Scene { loss, ..Scene::default() });
+        let result = play(&Scene { loss, loss_back: loss, ..Scene::default() });
         show(&format!("{} %", loss * 100.0), &result);
         assert_eq!(result.delays.len(), 1800, "{loss}");
         assert!(result.quantile_ms(0.99) <= p99, "{loss}");
@@ -188,8 +191,31 @@ fn every_frame_comes_in_about_one_round_trip_however_much_is_lost() {
 }
 
 #[test]
+fn a_call_lives_where_most_is_lost() {
+    for (loss, p95, overhead) in [(0.5, 100.0, 2.3), (0.7, 200.0, 4.0)] {
+        for loss_back in [0.0, loss] {
+            let scene = Scene {
+                loss,
+                loss_back,
+                rate: 5_000_000,
+                size: 4_700,
+                interval: Duration::from_micros(66_667),
+                frames: 900,
+                ..Scene::default()
+            };
+            let result = play(&scene);
+            show(&format!("{} %, back {} %", loss * 100.0, loss_back * 100.0), &result);
+            assert_eq!(result.delays.len(), 900, "{loss}");
+            assert!(result.quantile_ms(0.95) <= p95, "{loss}");
+            assert!(result.overhead <= overhead, "{loss}: {}", result.overhead);
+        }
+    }
+}
+
+#[test]
 fn datagrams_without_repair_lose_frames_and_add_nothing() {
-    let result = play(&Scene { loss: 0.05, delivery: Delivery::Datagram, ..Scene::default() });
+    let result =
+        play(&Scene { loss: 0.05, loss_back: 0.05, delivery: Delivery::Datagram, ..Scene::default() });
     show("5 % datagram", &result);
     assert!((1300..1600).contains(&result.delays.len()), "{}", result.delays.len());
     assert_eq!((result.stats.parity, result.stats.repair), (0, 0));
@@ -215,6 +241,7 @@ fn voice_survives_heavy_loss() {
     for (loss, missing) in [(0.10, 0.002), (0.30, 0.03)] {
         let scene = Scene {
             loss,
+            loss_back: loss,
             size: 80,
             interval: Duration::from_millis(20),
             frames: 5000,

@@ -71,11 +71,14 @@ const TRAIN_ROOM: f64 = 1.4;
 const BURST_START: f64 = 10e6;
 /// The share of the first train that a call starts with: others may already use the path.
 const START_SHARE: f64 = 0.5;
+/// For so long after the first train its rate is corrected by what is found lost.
+const START_SETTLES: Duration = Duration::from_millis(400);
 /// No loss estimate is used above this: beyond it the division by what gets through is noise.
 const LOSS_MAX: f64 = 0.8;
-/// Growth, 1/s. Back to what the path was known to carry; the last stretch before it, at 3 Mbit/s
+/// Growth, 1/s. As long as nothing is known of the path, neither a train nor a queue; back to what the path was known to carry; the last stretch before it, at 3 Mbit/s
 /// (it goes with the root of the rate, so that slow flows catch up with fast ones); beyond it;
 /// beyond it after [`CALM`]; and the same when trains say that there is room.
+const GROWTH_START: f64 = 5.0;
 const GROWTH_BACK: f64 = 1.5;
 const GROWTH_NEAR: (f64, f64) = (0.08, 3e6);
 const GROWTH_BEYOND: f64 = 0.12;
@@ -115,7 +118,8 @@ pub struct Controller {
     capacity: Option<f64>,
     /// The last train's rate, however old.
     link: Option<f64>,
-    started: bool,
+    /// When the first train was seen.
+    started: Option<Timestamp>,
     ramping: bool,
     updated: Option<Timestamp>,
     congested_at: Timestamp,
@@ -151,7 +155,7 @@ impl Controller {
             burst_rate: BURST_START,
             capacity: None,
             link: None,
-            started: false,
+            started: None,
             ramping: true,
             updated: None,
             congested_at: Timestamp::ZERO,
@@ -171,8 +175,12 @@ impl Controller {
         self.updated = Some(now);
         self.halved = 0;
         self.silence_max = SILENCE_MIN.max((estimate.srtt + estimate.rtt_var * 4) * SILENCE_ROUND_TRIPS);
-        if let (false, Some(train)) = (self.started, estimate.train_first) {
-            self.start(now, train as f64 / passing(estimate));
+        // How much of the train was lost shows only later.
+        let settled = self
+            .started
+            .is_some_and(|at| now.saturating_since(at) > START_SETTLES || self.congested_at != at);
+        if let (false, Some(train)) = (settled, estimate.train_first) {
+            self.start(now, train as f64 / passing(estimate), estimate.train_stretched);
         }
         let share = self.link.map_or(1.0, |link| estimate.delivery_rate as f64 / link);
         self.rate = self.competition.watch(self.rate, reading.queue_ms, share, reading.dt);
@@ -255,11 +263,12 @@ impl Controller {
     }
 
     /// The first long burst, a keyframe as a rule, has shown the path.
-    fn start(&mut self, now: Timestamp, train: f64) {
-        self.started = true;
-        self.capacity = Some(train);
+    fn start(&mut self, now: Timestamp, train: f64, stretched: bool) {
+        let at = *self.started.get_or_insert(now);
+        // At its own pace it has only shown that the path carries at least so much.
+        self.capacity = stretched.then_some(train);
         self.rate = self.rate.max(START_SHARE * train).min(NEAR.start * train);
-        self.congested_at = now;
+        self.congested_at = at;
     }
 
     fn follow_delay(&mut self, reading: &Reading, estimate: &Estimate) {
@@ -286,6 +295,7 @@ impl Controller {
         let calm = reading.now.saturating_since(self.congested_at) > CALM;
         let has_room = reading.train.is_some_and(|train| train > TRAIN_ROOM * self.rate);
         let growth = match self.capacity {
+            None => GROWTH_START,
             Some(capacity) if self.rate < NEAR.start * capacity => GROWTH_BACK,
             Some(capacity) if self.rate < NEAR.end * capacity => {
                 GROWTH_NEAR.0 * (GROWTH_NEAR.1 / self.rate).sqrt()

@@ -19,9 +19,10 @@ const SPACING_MIN: Duration = Duration::from_millis(2);
 const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
 const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Bounds of the wait for a burst's tail; the upper one is about a frame.
-const TAIL_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(30));
-/// Added to the expected distance of two packets of a burst before the tail counts as late.
+/// Bounds of the wait for a burst's tail; the upper one is some frames: where most packets are lost, what
+/// looks like a tail is often the middle of a burst.
+const TAIL_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// Added to the time that the rest of a burst takes before it counts as late.
 const TAIL_SLACK: Duration = Duration::from_millis(4);
 /// Waiting longer for a reordered packet costs more than repairing it needlessly.
 const REORDER_WAIT_MAX: Duration = Duration::from_millis(10);
@@ -142,7 +143,7 @@ impl FeedbackBuilder {
         }
         let wait = self.reorders.wait();
         let gap = self.gaps.iter().find(|gap| !gap.reported).map(|gap| gap.since + wait);
-        let tail = self.tail_is_open().then(|| self.last_arrival + self.spacing.tail_wait() + wait);
+        let tail = self.tail_is_open().then(|| self.tail_due());
         let Some(&(_, last)) = self.marks.front() else {
             // The first report says that something arrived; the sender's RTT hangs on it.
             return Some(self.last_arrival);
@@ -164,7 +165,7 @@ impl FeedbackBuilder {
             return None;
         }
         let wait = self.reorders.wait();
-        if self.tail_is_open() && self.last_arrival + self.spacing.tail_wait() + wait <= now {
+        if self.tail_is_open() && self.tail_due() <= now {
             self.claimed = self.burst_end;
         }
         for gap in self.gaps.iter_mut().filter(|gap| gap.since + wait <= now) {
@@ -184,6 +185,12 @@ impl FeedbackBuilder {
         self.reorders.wait()
     }
 
+    /// The share of packets missing among the last few hundred, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        let missing = self.window.iter().filter(|arrival| arrival.is_none()).count();
+        missing as f64 / self.window.len().max(1) as f64
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> ReceiveStats {
         self.stats
@@ -191,6 +198,12 @@ impl FeedbackBuilder {
 
     fn tail_is_open(&self) -> bool {
         self.burst_end > self.highest.max(self.claimed)
+    }
+
+    /// When the last packet of the burst should have come.
+    fn tail_due(&self) -> Timestamp {
+        let left = self.burst_end.saturating_sub(self.highest);
+        self.last_arrival + self.spacing.tail_wait(left) + self.reorders.wait()
     }
 
     fn report(&self, now: Timestamp, frames: &[IncompleteFrame]) -> Feedback {
@@ -324,8 +337,10 @@ impl Spacing {
         self.mean_us += GAIN * (distance - self.mean_us);
     }
 
-    fn tail_wait(&self) -> Duration {
-        let expected = Duration::from_micros((self.mean_us + 4.0 * self.deviation_us) as u64);
+    /// For a burst of which `left` packets are to come.
+    fn tail_wait(&self, left: u64) -> Duration {
+        let expected = self.mean_us * left as f64 + 4.0 * self.deviation_us;
+        let expected = Duration::from_micros(expected as u64);
         (TAIL_SLACK + expected).clamp(TAIL_WAIT.0, TAIL_WAIT.1)
     }
 }

@@ -19,6 +19,7 @@ const BYTES_MAX: usize = crate::repair::decoder::BYTES_MAX;
 pub(super) struct SentFrame {
     pub(super) block: SourceBlock,
     pub(super) offered: Timestamp,
+    pub(super) urgent: bool,
     keyframe: bool,
     next_id: RepairId,
     /// The slice whose turn it is to be repaired.
@@ -26,11 +27,12 @@ pub(super) struct SentFrame {
 }
 
 impl SentFrame {
-    pub(super) fn new(now: Timestamp, frame: &Frame) -> Result<Self, Fault> {
+    pub(super) fn new(now: Timestamp, frame: &Frame, urgent: bool) -> Result<Self, Fault> {
         let block = SourceBlock::new(frame.object().clone())?;
         Ok(SentFrame {
             block,
             offered: now,
+            urgent,
             keyframe: frame.header().keyframe,
             next_id: RepairId::default(),
             next_slice: 0,

@@ -135,7 +135,7 @@ fn what_is_not_used_does_not_grow_and_decays() {
 #[test]
 fn somebody_elses_queue_does_not_starve_us() {
     let mut controller = at(MBIT);
-    feed(&mut controller, 0, 1000, |controller| path(controller.rate()));
+    feed(&mut controller, 0, 1000, |_| path(MBIT / 2));
     let before = controller.rate();
     let cubic = |controller: &Controller| Estimate {
         train_recent: Some(2 * MBIT),

@@ -10,8 +10,8 @@ use crate::units::Timestamp;
 
 /// Fewer packets say too little of the path.
 const PACKETS_MIN: u32 = 4;
-/// The first estimate wants more: it decides how a call begins.
-const PACKETS_MIN_FIRST: u32 = 8;
+/// The first estimate wants more, lost ones included: it decides how a call begins.
+const PACKETS_MIN_FIRST: u64 = 8;
 /// Trains remembered, and for how long: a good half second of single frames.
 const RECENT_MAX: usize = 16;
 const RECENT: Duration = Duration::from_millis(700);
@@ -33,6 +33,8 @@ pub(super) struct Trains {
 #[derive(Debug)]
 struct Train {
     burst_end: u64,
+    /// Its first packet that arrived, and its last.
+    numbers: (u64, u64),
     sent: (Timestamp, Timestamp),
     arrived: (Timestamp, Timestamp),
     packets: u32,
@@ -47,6 +49,7 @@ impl Trains {
             Some(train) if train.burst_end == packet.burst_end => {
                 train.packets += 1;
                 train.bytes += u64::from(packet.bytes);
+                train.numbers.1 = packet.tx_seq;
                 train.sent.1 = packet.at;
                 train.arrived.1 = train.arrived.1.max(at);
             }
@@ -54,6 +57,7 @@ impl Trains {
                 self.finish(now);
                 self.current = Some(Train {
                     burst_end: packet.burst_end,
+                    numbers: (packet.tx_seq, packet.tx_seq),
                     sent: (packet.at, packet.at),
                     arrived: (at, at),
                     packets: 1,
@@ -100,7 +104,7 @@ impl Trains {
             |(start, end): (Timestamp, Timestamp)| end.saturating_since(start).max(Duration::from_millis(1));
         let (span, sent) = (span_of(train.arrived), span_of(train.sent));
         let rate = train.bytes * 8_000_000 / span.as_micros() as u64;
-        if train.packets >= PACKETS_MIN_FIRST {
+        if train.numbers.1 - train.numbers.0 + 1 >= PACKETS_MIN_FIRST {
             self.first.get_or_insert(rate);
         }
         let stretched = span > sent.mul_f64(STRETCH_MIN);
