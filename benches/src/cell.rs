@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use parlor_transport::sim::{Jitter, LinkConfig, Loss, Profile, Reorder};
+use parlor_transport::sim::{Jitter, LinkConfig, Loss, Profile, Reorder, Schedule};
 
 use crate::source::Shape;
 
 /// One measurement. The same cell gives the same run on every machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
-    /// The links in the order in which frames pass them: the publisher's, then the subscriber's. A call
-    /// with one link has its subscriber beside the relay.
-    pub links: Vec<Link>,
+    /// The publisher's link; without one the publisher sits beside the relay.
+    pub publisher: Option<Link>,
+    /// The subscriber's link; without one the subscriber sits beside the relay.
+    pub subscriber: Option<Link>,
     /// What is sent.
     pub shape: Shape,
     /// Whether the source follows the transport's estimate.
@@ -55,15 +56,18 @@ pub struct Way {
     pub reorder: Duration,
     /// Bits per second through the bottleneck; none is unlimited.
     pub rate: Option<u64>,
-    /// What the queue in front of the bottleneck holds, as time at `rate`.
+    /// A rate that changes as recorded, instead of `rate`.
+    pub schedule: Option<Schedule>,
+    /// What the queue in front of the bottleneck holds, as time at its rate.
     pub queue: Duration,
 }
 
 impl Default for Cell {
-    /// One link as [`Link::default`], one minute of 1 Mbit/s video.
+    /// A publisher behind [`Link::default`], one minute of 1 Mbit/s video.
     fn default() -> Self {
         Cell {
-            links: vec![Link::default()],
+            publisher: Some(Link::default()),
+            subscriber: None,
             shape: Shape::default(),
             feed: Feed::Fixed,
             length: Duration::from_secs(60),
@@ -88,15 +92,21 @@ impl Default for Way {
             jitter: Duration::ZERO,
             reorder: Duration::ZERO,
             rate: Some(10_000_000),
+            schedule: None,
             queue: Duration::from_millis(300),
         }
     }
 }
 
 impl Cell {
+    /// The links in the order in which frames pass them.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.publisher.iter().chain(&self.subscriber)
+    }
+
     /// The least time from capture to complete that the links allow, without a byte's own time on them.
     pub fn one_way(&self) -> Duration {
-        self.links.iter().map(|link| link.rtt / 2).sum()
+        self.links().map(|link| link.rtt / 2).sum()
     }
 
     /// Frames that are due.
@@ -130,12 +140,14 @@ impl Way {
             (_, max) if !max.is_zero() => Jitter::Uniform { max },
             _ => Jitter::None,
         };
-        let queue = self.rate.map_or(0.0, |rate| rate as f64 / 8.0 * self.queue.as_secs_f64());
+        let rate = self.schedule.as_ref().map(Schedule::mean_rate).or(self.rate).unwrap_or(0);
+        let queue = rate as f64 / 8.0 * self.queue.as_secs_f64();
         LinkConfig {
             delay,
             jitter,
             loss,
             rate: self.rate,
+            schedule: self.schedule.clone(),
             // Less than one packet would pass nothing at all.
             queue_max: (queue as usize).max(1_500),
             reorder: Reorder { share: 0.0, held: Duration::ZERO },

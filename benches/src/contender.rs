@@ -5,11 +5,29 @@
 
 use std::time::Duration;
 
-use parlor_client::Timestamp;
+use parlor_client::{Delivery, Timestamp};
 
 use crate::cell::Cell;
 
 pub mod parlor;
+
+/// The contender with this name, if there is one.
+pub fn named(name: &str) -> Option<Box<dyn Contender>> {
+    all().into_iter().find(|contender| contender.name() == name)
+}
+
+/// The names of all contenders of this build.
+pub fn names() -> Vec<String> {
+    all().iter().map(|contender| contender.name()).collect()
+}
+
+fn all() -> Vec<Box<dyn Contender>> {
+    let mut all: Vec<Box<dyn Contender>> = Vec::new();
+    for delivery in [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream] {
+        all.push(Box::new(parlor::Parlor { delivery }));
+    }
+    all
+}
 
 /// A way of carrying frames.
 pub trait Contender: Send + Sync {
@@ -67,6 +85,18 @@ pub struct Wire {
     pub repair: u64,
     /// UDP payload bytes of the way back: reports and acknowledgements.
     pub feedback: u64,
+}
+
+impl Wire {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Wire) {
+        self.total += other.total;
+        self.packets += other.packets;
+        self.source += other.source;
+        self.parity += other.parity;
+        self.repair += other.repair;
+        self.feedback += other.feedback;
+    }
 }
 
 /// A length of time, seen at a time.

@@ -5,7 +5,9 @@
 pub mod cell;
 pub mod contender;
 pub mod fanout;
+pub mod measure;
 pub mod outcome;
 pub mod quantile;
+pub mod report;
 pub mod source;
 pub mod table;

@@ -5,47 +5,114 @@ use std::time::Duration;
 use parlor_client::Timestamp;
 
 use crate::cell::Cell;
-use crate::contender::{Fate, Run};
+use crate::contender::{Fate, Run, Sample, Wire};
 use crate::quantile::Delays;
 
-/// The figures of one run.
+/// The figures of one cell and contender, over all its seeds.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Capture to complete, beyond the links' one-way delay. What the source left out is missing, and late for ever.
     pub complete: Delays,
     /// Capture to complete with everything it builds on, beyond the links' one-way delay.
     pub decodable: Delays,
+    /// 99th percentiles of `complete`, seed by seed.
+    pub p99_by_seed: Vec<Option<Duration>>,
     /// Freezes by the definition of WebRTC's statistics, at zero playout delay.
     pub freezes: usize,
     /// Time frozen.
     pub frozen: Duration,
-    /// UDP payload bytes of the media's way over media bytes, minus one; link by link.
-    pub overhead: Vec<f64>,
-    /// Media delivered, bit/s.
-    pub delivered: f64,
+    /// Time measured.
+    pub length: Duration,
+    /// Media bytes that the source made.
+    pub media: u64,
+    /// Media bytes that arrived whole.
+    pub delivered: u64,
+    /// What went over the links, link by link.
+    pub wire: Vec<Wire>,
+    /// How long packets waited before the bottleneck, link by link.
+    pub queue: Vec<Delays>,
+    /// The age of what the sender held.
+    pub own_queue: Delays,
+    /// The links' one-way delay.
+    pub one_way: Duration,
 }
 
 impl Outcome {
-    /// Evaluates `run` of `cell`.
-    pub fn new(cell: &Cell, run: &Run) -> Self {
+    /// Evaluates the runs of `cell`, one for each seed.
+    pub fn new(cell: &Cell, runs: &[Run]) -> Self {
+        let mut all = Outcome {
+            complete: Delays::new([]),
+            decodable: Delays::new([]),
+            p99_by_seed: Vec::new(),
+            freezes: 0,
+            frozen: Duration::ZERO,
+            length: cell.length * runs.len() as u32,
+            media: 0,
+            delivered: 0,
+            wire: vec![Wire::default(); cell.links().count()],
+            queue: vec![Delays::new([]); cell.links().count()],
+            own_queue: Delays::new([]),
+            one_way: cell.one_way(),
+        };
+        runs.iter().for_each(|run| all.add(run));
+        all
+    }
+
+    fn add(&mut self, run: &Run) {
         let shown = decodable(&run.frames);
         let beyond = |captured: Timestamp, at: Option<Timestamp>| {
-            at.map(|at| at.saturating_since(captured).saturating_sub(cell.one_way()))
+            at.map(|at| at.saturating_since(captured).saturating_sub(self.one_way))
         };
-        let media: u64 = run.frames.iter().map(|frame| frame.bytes as u64).sum();
-        let delivered: u64 =
-            run.frames.iter().filter(|frame| frame.complete.is_some()).map(|frame| frame.bytes as u64).sum();
+        let complete = Delays::new(run.frames.iter().map(|frame| beyond(frame.captured, frame.complete)));
+        let frames = run.frames.iter().zip(&shown);
+        let shown_after = Delays::new(frames.map(|(frame, at)| beyond(frame.captured, *at)));
+        self.p99_by_seed.push(complete.quantile(0.99));
+        self.complete.join(complete);
+        self.decodable.join(shown_after);
         let pauses = pauses(shown.iter().flatten().copied());
-        Outcome {
-            complete: Delays::new(run.frames.iter().map(|frame| beyond(frame.captured, frame.complete))),
-            decodable: Delays::new(
-                run.frames.iter().zip(&shown).map(|(frame, at)| beyond(frame.captured, *at)),
-            ),
-            freezes: pauses.len(),
-            frozen: pauses.iter().sum(),
-            overhead: run.wire.iter().map(|wire| wire.total as f64 / media.max(1) as f64 - 1.0).collect(),
-            delivered: delivered as f64 * 8.0 / cell.length.as_secs_f64(),
+        self.freezes += pauses.len();
+        self.frozen += pauses.iter().sum::<Duration>();
+        self.media += run.frames.iter().map(|frame| frame.bytes as u64).sum::<u64>();
+        let came = run.frames.iter().filter(|frame| frame.complete.is_some());
+        self.delivered += came.map(|frame| frame.bytes as u64).sum::<u64>();
+        for (sum, wire) in self.wire.iter_mut().zip(&run.wire) {
+            sum.add(wire);
         }
+        let waits = |samples: &[Sample]| Delays::new(samples.iter().map(|(_, wait)| Some(*wait)));
+        for (all, samples) in self.queue.iter_mut().zip(&run.queue) {
+            all.join(waits(samples));
+        }
+        self.own_queue.join(waits(&run.own_queue));
+    }
+
+    /// UDP payload bytes of the media's way over media bytes, minus one, of one link.
+    pub fn overhead(&self, link: usize) -> f64 {
+        self.wire.get(link).map_or(0.0, |wire| wire.total as f64 / self.media.max(1) as f64 - 1.0)
+    }
+
+    /// The largest overhead of any link.
+    pub fn overhead_max(&self) -> f64 {
+        (0..self.wire.len()).map(|link| self.overhead(link)).fold(0.0, f64::max)
+    }
+
+    /// The share of frames complete within `limit` of their capture, the links' delay included.
+    pub fn within(&self, limit: Duration) -> f64 {
+        self.complete.share_within(limit.saturating_sub(self.one_way))
+    }
+
+    /// Freezes a minute.
+    pub fn freezes_per_minute(&self) -> f64 {
+        self.freezes as f64 * 60.0 / self.length.as_secs_f64()
+    }
+
+    /// Frames shown per second.
+    pub fn frames_per_second(&self) -> f64 {
+        (self.decodable.len() - self.decodable.never()) as f64 / self.length.as_secs_f64()
+    }
+
+    /// Media delivered whole, bit/s.
+    pub fn delivered_rate(&self) -> f64 {
+        self.delivered as f64 * 8.0 / self.length.as_secs_f64()
     }
 }
 
@@ -120,5 +187,14 @@ mod tests {
         ];
         let wanted = [Some(30), Some(100), Some(100), None, None, Some(190), None, Some(230)];
         assert_eq!(decodable(&frames), wanted.map(|at| at.map(ms)));
+        let run = Run { frames: frames.to_vec(), ..Run::default() };
+        let outcome = Outcome::new(&Cell::default(), &[run.clone(), run]);
+        assert_eq!((outcome.complete.len(), outcome.complete.never(), outcome.p99_by_seed.len()), (16, 4, 2));
+        assert_eq!((outcome.media, outcome.delivered), (14, 12));
+        assert_eq!(
+            outcome.within(Duration::from_millis(30)),
+            0.5,
+            "four of eight came that soon after capture"
+        );
     }
 }

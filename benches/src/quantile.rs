@@ -24,6 +24,18 @@ impl Delays {
         Delays { sorted, never }
     }
 
+    /// Adds those of another measurement.
+    pub fn join(&mut self, other: Delays) {
+        self.sorted.extend(other.sorted);
+        self.sorted.sort_unstable();
+        self.never += other.never;
+    }
+
+    /// Those that came, the smallest first.
+    pub fn came(&self) -> &[Duration] {
+        &self.sorted
+    }
+
     /// The smallest delay that at least the share `q` (0–1) did not exceed; `None` is "never".
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let rank = ((q * self.len() as f64).ceil() as usize).max(1);

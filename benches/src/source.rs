@@ -5,9 +5,20 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// What a stream carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Pictures, of which all but keyframes build on those before.
+    Video,
+    /// Sound, of which every frame stands by itself.
+    Audio,
+}
+
 /// The shape of the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
+    /// What it carries.
+    pub kind: Kind,
     /// Bits per second on average, payload only.
     pub bitrate: u64,
     /// Frames per second.
@@ -22,6 +33,7 @@ impl Default for Shape {
     /// 1 Mbit/s, 30 frames/s, a keyframe five times an ordinary frame every 4 s.
     fn default() -> Self {
         Shape {
+            kind: Kind::Video,
             bitrate: 1_000_000,
             frames_per_second: 30,
             keyframe_interval: Duration::from_secs(4),
@@ -31,6 +43,17 @@ impl Default for Shape {
 }
 
 impl Shape {
+    /// Opus as calls have it: 20 ms a frame.
+    pub fn audio(bitrate: u64) -> Self {
+        Shape {
+            kind: Kind::Audio,
+            bitrate,
+            frames_per_second: 50,
+            keyframe_interval: Duration::from_millis(20),
+            keyframe_factor: 1,
+        }
+    }
+
     /// Time between frames.
     pub fn interval(&self) -> Duration {
         Duration::from_secs(1) / self.frames_per_second
@@ -115,6 +138,8 @@ mod tests {
         let bits: usize = made.iter().map(|frame| frame.payload.len() * 8).sum();
         assert!((bits as f64 / 40.0 - 1e6).abs() < 1e4, "{bits}");
         assert_eq!(made.iter().filter(|frame| frame.keyframe).count(), 10);
+        let sound = Source::new(Shape::audio(32_000)).make();
+        assert_eq!((sound.keyframe, sound.payload.len()), (true, 80));
         assert!(made.iter().enumerate().all(|(at, frame)| number_of(&frame.payload) == Some(at as u64)));
     }
 }

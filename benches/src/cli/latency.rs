@@ -1,140 +1,250 @@
-//! `parlor-bench latency`.
+//! `parlor-bench latency`: any grid of links, over one hop or two.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parlor_benches::cell::{Cell, Feed, Link, Way};
-use parlor_benches::contender::Contender;
-use parlor_benches::contender::parlor::Parlor;
-use parlor_benches::outcome::Outcome;
-use parlor_benches::quantile::millis;
+use parlor_benches::contender::{self, Contender};
+use parlor_benches::measure;
+use parlor_benches::report;
 use parlor_benches::source::Shape;
-use parlor_benches::table;
+use parlor_transport::sim::Schedule;
 
-use super::{Failure, Mode, progress};
+use super::{Failure, progress, quantity, scenario};
 
-#[derive(clap::Args)]
+/// Options that take several values, with commas between, are combined with each other.
+#[derive(clap::Args, Debug, Clone)]
+#[command(args_override_self = true)]
 pub(super) struct Args {
     /// Round-trip times, ms.
     #[arg(long, value_delimiter = ',', default_value = "50")]
     rtt: Vec<u64>,
     /// Packets lost in each direction, %.
-    #[arg(long, value_delimiter = ',', default_value = "0,1,5")]
+    #[arg(long, value_delimiter = ',', default_value = "0", value_parser = quantity::percent)]
     loss: Vec<f64>,
+    /// Packets lost on the way from the host to the relay, %, instead of --loss.
+    #[arg(long, value_parser = quantity::percent)]
+    loss_up: Option<f64>,
+    /// Packets lost on the way from the relay to the host, %, instead of --loss.
+    #[arg(long, value_parser = quantity::percent)]
+    loss_down: Option<f64>,
     /// Mean length of a run of lost packets; 1 is independent loss.
-    #[arg(long, default_value_t = 1.0)]
-    burst: f64,
-    /// Mean jitter in each direction, ms.
-    #[arg(long, default_value_t = 0)]
-    jitter: u64,
-    /// Link rate in each direction, kbit/s; 0 is unlimited.
-    #[arg(long, default_value_t = 10_000)]
-    link_rate: u64,
-    /// Media rate, kbit/s.
-    #[arg(long, default_value_t = 1000)]
-    media_rate: u64,
-    /// How frames travel.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    burst: Vec<f64>,
+    /// Mean jitter in each direction, ms, exponentially distributed, packets in order.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    jitter: Vec<u64>,
+    /// Jitter from the host to the relay, ms, instead of --jitter.
+    #[arg(long)]
+    jitter_up: Option<u64>,
+    /// Jitter from the relay to the host, ms, instead of --jitter.
+    #[arg(long)]
+    jitter_down: Option<u64>,
+    /// Each packet is held up to so long on its own, ms, so that packets overtake each other.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    reorder: Vec<u64>,
+    /// Rate of the link in each direction; 0 is unlimited.
+    #[arg(long, value_delimiter = ',', default_value = "10m", value_parser = quantity::rate)]
+    link_rate: Vec<u64>,
+    /// Mahimahi trace for the media's direction, instead of --link-rate there.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// What the queue before the bottleneck holds, ms at its rate (drop-tail).
+    #[arg(long, default_value_t = 300)]
+    queue: u64,
+    /// Whose link it is.
+    #[arg(long, value_enum, default_value = "publisher")]
+    hop: Hop,
+    /// What is sent.
+    #[arg(long, value_enum, default_value = "video")]
+    media: Media,
+    /// Media rate; for sound 32k if not set.
+    #[arg(long, value_delimiter = ',', value_parser = quantity::rate)]
+    media_rate: Vec<u64>,
+    /// Frames per second of video.
+    #[arg(long, default_value_t = 30)]
+    fps: u32,
+    /// Whether the source keeps its rate or follows what the transport offers.
+    #[arg(long, value_enum, default_value = "fixed")]
+    source: SourceKind,
+    /// Who carries the frames; `parlor-bench contenders` tells who they are.
     #[arg(long, value_delimiter = ',', default_value = "adaptive,datagram,quic-stream")]
-    mode: Vec<Mode>,
+    mode: Vec<String>,
     /// Length of the call in virtual time, s.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Everything random follows from it.
+    /// The first seed. Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many seeds are run and counted together.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// TOML file with any of these options as keys, lists for several values; the command line comes first.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// Writes the figures as JSON.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes one line for each frame.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Writes a page with charts.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
-    let mut tasks = Vec::new();
-    for &rtt in &args.rtt {
-        for &loss in &args.loss {
-            if !(0.0..100.0).contains(&loss) {
-                return Err(format!("--loss {loss}: give a percentage from 0 to below 100").into());
-            }
-            for &mode in &args.mode {
-                let way = Way {
-                    loss: loss / 100.0,
-                    burst: args.burst,
-                    jitter: Duration::from_millis(args.jitter),
-                    rate: Some(args.link_rate * 1000).filter(|&rate| rate > 0),
-                    ..Way::default()
-                };
-                let cell = Cell {
-                    links: vec![Link { rtt: Duration::from_millis(rtt), media: way.clone(), back: way }],
-                    shape: Shape { bitrate: args.media_rate * 1000, ..Shape::default() },
-                    feed: Feed::Fixed,
-                    length: Duration::from_secs(args.seconds),
-                    seed: args.seed,
-                };
-                tasks.push((cell, Parlor { delivery: mode.delivery() }));
-            }
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
+enum Hop {
+    /// The publisher's; the subscriber sits beside the relay.
+    Publisher,
+    /// The subscriber's; the publisher sits beside the relay.
+    Subscriber,
+    /// Both have one.
+    Both,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
+enum Media {
+    /// A keyframe of five ordinary frames every 4 s.
+    Video,
+    /// Opus frames of 20 ms.
+    Audio,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
+enum SourceKind {
+    /// Frames have their sizes whatever the link carries.
+    Fixed,
+    /// Frames get smaller with the rate that the transport offers.
+    Follow,
+}
+
+/// Runs it. `arguments` are the program's, for reading them again with a scenario's in front.
+pub(super) fn run(args: &Args, arguments: &[String]) -> Result<(), Failure> {
+    let command = format!("parlor-bench {}", arguments.get(1..).unwrap_or_default().join(" "));
+    let args = match &args.scenario {
+        Some(path) => scenario::apply(path, arguments)?,
+        None => args.clone(),
+    };
+    let contenders = named(&args.mode)?;
+    let cells = args.cells()?;
+    let tasks: Vec<(Cell, &dyn Contender)> = cells
+        .iter()
+        .flat_map(|cell| contenders.iter().map(move |contender| (cell.clone(), contender.as_ref())))
+        .collect();
+    let count = progress::Count::default();
+    let rows = measure::run_all(&tasks, args.seeds.max(1), |done, of| count.show(done, of))?;
+    let table = report::table(&rows);
+    println!("Frame delay from capture to complete, ms beyond one-way delay, virtual time");
+    println!("$ {command}\n\n{table}");
+    if args.media == Media::Audio {
+        for row in &rows {
+            let late = 1.0 - row.outcome.complete.share_within(report::PLAYOUT);
+            println!(
+                "{}, {}: concealed with a 100 ms buffer: {:.3} %",
+                report::describe(&row.cell),
+                row.who,
+                late * 100.0
+            );
         }
     }
-    let outcomes = progress::side_by_side(&tasks, |(cell, contender)| {
-        contender.run(cell).map(|run| Outcome::new(cell, &run))
-    });
-    println!("Frame delay from capture to complete beyond one-way delay, ms, virtual time");
-    println!("$ parlor-bench {command}\n");
-    let heading = [
-        "RTT ms",
-        "loss %",
-        "who",
-        "p50",
-        "p95",
-        "p99",
-        "p99.9",
-        "max",
-        "lost",
-        "decodable p99",
-        "freezes",
-        "overhead %",
-    ];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    let mut json = Vec::new();
-    for ((cell, contender), outcome) in tasks.iter().zip(outcomes) {
-        let outcome = outcome?;
-        rows.push(row(cell, &contender.name(), &outcome));
-        json.push(as_json(cell, &contender.name(), &outcome));
-    }
-    print!("{}", table::render(&rows));
-    if let Some(path) = &args.json {
-        let value = serde_json::json!({ "command": format!("parlor-bench {command}"), "cells": json });
-        std::fs::write(path, serde_json::to_string_pretty(&value)?)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
-    Ok(())
+    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => write(path, &text()),
+        None => Ok(()),
+    };
+    write(&args.json, &|| format!("{:#}\n", report::json(&command, &rows)))?;
+    write(&args.csv, &|| report::csv(&rows))?;
+    write(&args.html, &|| report::page::page("Frame delay on lossy links", &command, &table, &rows))
 }
 
-fn row(cell: &Cell, name: &str, outcome: &Outcome) -> Vec<String> {
-    let delay = |q| millis(outcome.complete.quantile(q));
-    vec![
-        cell.links[0].rtt.as_millis().to_string(),
-        format!("{}", cell.links[0].media.loss * 100.0),
-        name.to_owned(),
-        delay(0.5),
-        delay(0.95),
-        delay(0.99),
-        delay(0.999),
-        delay(1.0),
-        format!("{:.1} %", 100.0 * outcome.complete.never() as f64 / outcome.complete.len() as f64),
-        millis(outcome.decodable.quantile(0.99)),
-        outcome.freezes.to_string(),
-        format!("{:.1}", outcome.overhead[0] * 100.0),
-    ]
+/// The contenders with these names.
+pub(super) fn named(names: &[String]) -> Result<Vec<Box<dyn Contender>>, Failure> {
+    names
+        .iter()
+        .map(|name| {
+            contender::named(name).ok_or_else(|| {
+                format!("--mode {name}: nobody is called so; choose of {}", contender::names().join(", "))
+                    .into()
+            })
+        })
+        .collect()
 }
 
-fn as_json(cell: &Cell, name: &str, outcome: &Outcome) -> serde_json::Value {
-    let ms = |q| outcome.complete.quantile(q).map(|delay| delay.as_secs_f64() * 1000.0);
-    let link = &cell.links[0];
-    serde_json::json!({
-        "rtt_ms": link.rtt.as_millis() as u64, "loss": link.media.loss, "burst": link.media.burst, "who": name,
-        "link_rate_bps": link.media.rate, "media_rate_bps": cell.shape.bitrate, "seed": cell.seed,
-        "seconds": cell.length.as_secs(), "frames": outcome.complete.len(), "never": outcome.complete.never(),
-        "complete_ms": { "p50": ms(0.5), "p95": ms(0.95), "p99": ms(0.99), "p999": ms(0.999), "max": ms(1.0) },
-        "decodable_share_200ms": outcome.decodable.share_within(Duration::from_millis(200)),
-        "freezes": outcome.freezes, "overhead": outcome.overhead,
-    })
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text)
+        .map_err(|error| format!("cannot write {}: {error}; does its folder exist?", path.display()).into())
+}
+
+impl Args {
+    /// The grid, in the order in which the options are listed.
+    fn cells(&self) -> Result<Vec<Cell>, Failure> {
+        let schedule = self.trace.as_deref().map(read_schedule).transpose()?;
+        let media_rates = match (self.media_rate.is_empty(), self.media) {
+            (false, _) => self.media_rate.clone(),
+            (true, Media::Video) => vec![1_000_000],
+            (true, Media::Audio) => vec![32_000],
+        };
+        if self.fps == 0 || self.seconds == 0 {
+            return Err("--fps and --seconds are at least 1".into());
+        }
+        let mut cells = Vec::new();
+        for &rtt in &self.rtt {
+            for &loss in &self.loss {
+                for &burst in &self.burst {
+                    for &jitter in &self.jitter {
+                        for &reorder in &self.reorder {
+                            for &rate in &self.link_rate {
+                                let way = |loss: f64, jitter: u64| Way {
+                                    loss,
+                                    burst,
+                                    jitter: Duration::from_millis(jitter),
+                                    reorder: Duration::from_millis(reorder),
+                                    rate: Some(rate).filter(|&rate| rate > 0),
+                                    schedule: None,
+                                    queue: Duration::from_millis(self.queue),
+                                };
+                                let up = way(self.loss_up.unwrap_or(loss), self.jitter_up.unwrap_or(jitter));
+                                let down =
+                                    way(self.loss_down.unwrap_or(loss), self.jitter_down.unwrap_or(jitter));
+                                for &media_rate in &media_rates {
+                                    cells.push(self.cell(rtt, media_rate, &up, &down, schedule.as_ref()));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    fn cell(&self, rtt: u64, media_rate: u64, up: &Way, down: &Way, schedule: Option<&Schedule>) -> Cell {
+        let link = |media: &Way, back: &Way| Link {
+            rtt: Duration::from_millis(rtt),
+            media: Way { schedule: schedule.cloned(), ..media.clone() },
+            back: back.clone(),
+        };
+        Cell {
+            publisher: (self.hop != Hop::Subscriber).then(|| link(up, down)),
+            subscriber: (self.hop != Hop::Publisher).then(|| link(down, up)),
+            shape: match self.media {
+                Media::Video => {
+                    Shape { bitrate: media_rate, frames_per_second: self.fps, ..Shape::default() }
+                }
+                Media::Audio => Shape::audio(media_rate),
+            },
+            feed: match self.source {
+                SourceKind::Fixed => Feed::Fixed,
+                SourceKind::Follow => Feed::Follow,
+            },
+            length: Duration::from_secs(self.seconds),
+            seed: self.seed,
+        }
+    }
+}
+
+fn read_schedule(path: &Path) -> Result<Schedule, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--trace {}: cannot be read: {error}", path.display()))?;
+    text.parse().map_err(|error| format!("--trace {}: {error}", path.display()).into())
 }

@@ -3,8 +3,11 @@
 mod fanout;
 mod latency;
 mod progress;
+mod quantity;
+mod scenario;
 
 use clap::{Parser, Subcommand};
+use parlor_benches::contender;
 use parlor_benches::fanout::RELAY_COMMAND;
 use parlor_client::Delivery;
 
@@ -21,10 +24,12 @@ struct Program {
 #[derive(Subcommand)]
 enum Measurement {
     /// Frame delay over simulated links, in virtual time: exact, and the same on every machine.
-    Latency(latency::Args),
+    Latency(Box<latency::Args>),
     /// CPU time of a relay for each delivered frame, over loopback.
     Fanout(fanout::Args),
-    /// Both, with the figures that docs/measurements.md shows.
+    /// Who can carry frames: Parlor's modes and its contenders.
+    Contenders,
+    /// Latency and fanout, with the figures that docs/measurements.md shows.
     Report,
     #[command(name = RELAY_COMMAND, hide = true)]
     Relay,
@@ -59,22 +64,21 @@ impl Mode {
 /// Runs the program with these arguments, its own name first.
 pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
     let command = arguments.get(1..).unwrap_or_default().join(" ");
-    match Program::parse_from(arguments).command {
-        Measurement::Latency(args) => latency::run(&args, &command),
+    match Program::parse_from(&arguments).command {
+        Measurement::Latency(args) => latency::run(&args, &arguments),
         Measurement::Fanout(args) => fanout::run(&args, &command),
+        Measurement::Contenders => {
+            contender::names().iter().for_each(|name| println!("{name}"));
+            Ok(())
+        }
         Measurement::Report => report(),
         Measurement::Relay => fanout::relay(),
     }
 }
 
 fn report() -> Result<(), Failure> {
-    let parse = |line: &str| Program::try_parse_from(std::iter::once("parlor-bench").chain(line.split(' ')));
     for line in ["latency --rtt 50 --loss 0,1,5 --seconds 60", "fanout --subscribers 1,10,50 --seconds 8"] {
-        match parse(line)?.command {
-            Measurement::Latency(args) => latency::run(&args, line)?,
-            Measurement::Fanout(args) => fanout::run(&args, line)?,
-            Measurement::Report | Measurement::Relay => {}
-        }
+        run(std::iter::once("parlor-bench").chain(line.split(' ')).map(str::to_owned).collect())?;
         println!();
     }
     Ok(())

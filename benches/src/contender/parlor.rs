@@ -10,8 +10,8 @@ use parlor_relay::{Config, Relay};
 use parlor_transport::sim::{Direction, HEADER_IPV4, Host, LinkStats, Profile, Sim, Simulation};
 
 use super::{Contender, Fate, Run, Wire};
-use crate::cell::{Cell, Feed};
-use crate::source::{Source, number_of};
+use crate::cell::{Cell, Feed, Link};
+use crate::source::{Kind, Source, number_of};
 
 /// Parlor with one way of delivering frames.
 #[derive(Debug, Clone, Copy)]
@@ -52,27 +52,32 @@ impl Parlor {
         tokio::spawn(relay.run(std::future::pending()));
 
         // The call comes about on clean links; then they become what is to be measured.
-        let rtt = |link: usize| cell.links.get(link).map_or(Duration::ZERO, |link| link.rtt);
-        let publisher_host = sim.host("publisher", beside.clone().with_rtt(rtt(0)));
-        let player_host = sim.host("player", beside.with_rtt(rtt(1)));
+        let rtt = |link: &Option<Link>| link.as_ref().map_or(Duration::ZERO, |link| link.rtt);
+        let publisher_host = sim.host("publisher", beside.clone().with_rtt(rtt(&cell.publisher)));
+        let player_host = sim.host("player", beside.with_rtt(rtt(&cell.subscriber)));
         let playing = engine_on(&player_host)?;
         let player_room = join(&playing, &address, "player")?;
         let player = player_room.play(STREAM, PlayOptions::new()).map_err(|error| error.to_string())?;
         let mut frames = player.frames();
         let publishing = engine_on(&publisher_host)?;
         let room = join(&publishing, &address, "publisher")?;
-        let options = PublishOptions::new(STREAM).video("bench").delivery(self.delivery);
+        let options = PublishOptions::new(STREAM).delivery(self.delivery);
+        let options = match cell.shape.kind {
+            Kind::Video => options.video("bench"),
+            Kind::Audio => options.audio("bench"),
+        };
         let publisher = room.publish(options).map_err(|error| error.to_string())?;
         publisher.publishing().await.map_err(|error| error.to_string())?;
         let mut ways = Vec::new();
-        if let Some(link) = cell.links.first() {
+        if let Some(link) = &cell.publisher {
             publisher_host.set_profile(link.upward());
             ways.push((publisher_host.clone(), Direction::Up));
         }
-        if let Some(link) = cell.links.get(1) {
+        if let Some(link) = &cell.subscriber {
             player_host.set_profile(link.downward());
             ways.push((player_host.clone(), Direction::Down));
         }
+        ways.iter().for_each(|(host, way)| host.log_queue(*way));
 
         let clock = sim.clock().clone();
         let before = meters(&ways);
@@ -103,6 +108,7 @@ impl Parlor {
                 source.set_bitrate(uplink.media_target.min(cell.shape.bitrate));
             }
             run.target.extend(uplink.map(|uplink| (captured, uplink.media_target)));
+            run.own_queue.extend(uplink.map(|uplink| (captured, uplink.queue_age)));
             let made = source.make();
             run.frames.push(Fate {
                 captured,
@@ -115,8 +121,12 @@ impl Parlor {
             _ = publisher.send_frame(frame);
         }
         clock.sleep(GRACE).await;
+        run.queue = ways.iter().map(|(host, way)| host.queue_log(*way)).collect();
         run.wire = meters(&ways).iter().zip(&before).map(|(after, before)| wire(after, before)).collect();
-        if let (Some(wire), Some(uplink)) = (run.wire.first_mut(), room.stats().uplink) {
+        // The relay's side keeps its own account; what is known here is the publisher's.
+        if let (Some(_), Some(wire), Some(uplink)) =
+            (&cell.publisher, run.wire.first_mut(), room.stats().uplink)
+        {
             (wire.source, wire.parity, wire.repair) =
                 (uplink.sent.source, uplink.sent.parity, uplink.sent.repair);
         }
@@ -166,7 +176,7 @@ mod tests {
         let cell = Cell { length: Duration::from_secs(5), ..Cell::default() };
         let parlor = Parlor { delivery: Delivery::Adaptive };
         let run = parlor.run(&cell).unwrap();
-        let outcome = Outcome::new(&cell, &run);
+        let outcome = Outcome::new(&cell, std::slice::from_ref(&run));
         assert_eq!((outcome.complete.len(), outcome.complete.never()), (150, 0));
         let p99 = outcome.complete.quantile(0.99).unwrap();
         assert!(p99 < Duration::from_millis(30), "{p99:?}");

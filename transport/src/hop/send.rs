@@ -297,6 +297,13 @@ impl HopSender {
         self.link
     }
 
+    /// For how long the oldest frame has waited that has not left entirely, repair aside.
+    pub fn queue_age(&self, now: Timestamp) -> Duration {
+        let classes = [Class::Urgent, Class::Base, Class::Other];
+        let fronts = classes.iter().filter_map(|&class| self.queues[class as usize].front());
+        fronts.map(|entry| now.saturating_since(entry.turn.1)).max().unwrap_or_default()
+    }
+
     /// What left so far.
     pub fn stats(&self) -> SendStats {
         self.stats

@@ -224,6 +224,10 @@ pub struct OutStats {
     pub media_target: u64,
     /// Share of packets lost, 0 to 1.
     pub loss: f64,
+    /// What repair of all kinds is expected to add to the media, as a share of it.
+    pub overhead: f64,
+    /// For how long the oldest frame has waited that has not left entirely.
+    pub queue_age: Duration,
     /// Bytes of datagrams by kind.
     pub sent: SendStats,
 }
@@ -236,6 +240,8 @@ impl Session {
             rate: hop.rate(),
             media_target: hop.media_target(),
             loss: hop.link().loss,
+            overhead: hop.link().overhead(),
+            queue_age: hop.queue_age(self.clock.now()),
             sent: hop.stats(),
         }
     }

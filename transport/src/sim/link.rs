@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::SimRng;
 use super::channel::{Channel, exponential};
 use super::profile::{Jitter, LinkConfig};
+use super::schedule::Progress;
 use super::trace::Fate;
 use crate::units::Timestamp;
 
@@ -26,6 +27,10 @@ pub(super) struct Link<P> {
     queue: VecDeque<Queued>,
     /// Bytes in `queue`.
     waiting: usize,
+    /// How far `queue` has got on the configuration's schedule, if there is one.
+    progress: Progress,
+    /// How long packets waited, once somebody asked for it.
+    queue_log: Option<Vec<(Timestamp, Duration)>>,
     /// Packets that will arrive, by arrival and then by order of sending.
     flights: BTreeMap<FlightKey, Flight<P>>,
     sent: u64,
@@ -116,6 +121,8 @@ impl<P> Link<P> {
     /// Packets on the way at once. Only a link without a rate gets there: 65,536 full packets in
     /// 100 ms are 7.8 Gbit/s, more than a simulation is for. Beyond, packets count as queue-full.
     const FLIGHTS_MAX: usize = 65_536;
+    /// Waits kept for reading: ten minutes of 10 Mbit/s in full packets.
+    const QUEUE_LOG_MAX: usize = 500_000;
 
     pub(super) fn new(config: LinkConfig, mut rng: SimRng) -> Self {
         Link {
@@ -125,6 +132,8 @@ impl<P> Link<P> {
             outages: Vec::new(),
             queue: VecDeque::new(),
             waiting: 0,
+            progress: Progress::default(),
+            queue_log: None,
             flights: BTreeMap::new(),
             sent: 0,
             arrival_last: Timestamp::ZERO,
@@ -189,15 +198,20 @@ impl<P> Link<P> {
             self.stats.outage.add(size);
             return Err((Fate::Outage, packet));
         }
-        let full = self.config.rate.is_some() && self.waiting + size > self.config.queue_max;
+        let narrow = self.config.rate.is_some() || self.config.schedule.is_some();
+        let full = narrow && self.waiting + size > self.config.queue_max;
         if full || self.flights.len() >= Self::FLIGHTS_MAX {
             self.stats.queue_full.add(size);
             return Err((Fate::QueueFull, packet));
         }
 
         let start_ns = self.queue.back().map_or(nanos(now), |last| last.out_ns);
-        self.stats.queue_delay.saturating_record((start_ns - nanos(now)) / 1_000);
-        let out_ns = start_ns + self.config.rate.map_or(0, |rate| transmission_ns(size, rate));
+        let out_ns = match (&self.config.schedule, self.config.rate) {
+            (Some(schedule), _) => self.progress.send(schedule, nanos(now), size).max(start_ns),
+            (None, Some(rate)) => start_ns + transmission_ns(size, rate),
+            (None, None) => start_ns,
+        };
+        self.note_wait(now, start_ns - nanos(now));
         let lost = self.channel.loses(now, self.config.loss);
         let arrival = self.arrival(out_ns, lost);
         self.sent += 1;
@@ -257,6 +271,25 @@ impl<P> Link<P> {
             self.arrival_last = arrival;
         }
         arrival
+    }
+
+    /// Begins to keep how long packets wait, up to [`Self::QUEUE_LOG_MAX`] of them.
+    pub(super) fn log_queue(&mut self) {
+        self.queue_log.get_or_insert_default();
+    }
+
+    /// What was kept since [`Self::log_queue`].
+    pub(super) fn queue_log(&self) -> &[(Timestamp, Duration)] {
+        self.queue_log.as_deref().unwrap_or_default()
+    }
+
+    fn note_wait(&mut self, now: Timestamp, wait_ns: u64) {
+        self.stats.queue_delay.saturating_record(wait_ns / 1_000);
+        if let Some(log) = &mut self.queue_log
+            && log.len() < Self::QUEUE_LOG_MAX
+        {
+            log.push((now, Duration::from_nanos(wait_ns)));
+        }
     }
 
     /// Drops from the queue what has left it.

@@ -57,6 +57,7 @@ mod fabric;
 mod link;
 mod network;
 mod profile;
+mod schedule;
 mod socket;
 mod trace;
 
@@ -67,6 +68,7 @@ use rand::SeedableRng;
 pub use link::{LinkStats, Tally};
 pub use network::{Host, Network};
 pub use profile::{HEADER_IPV4, HEADER_IPV6, Jitter, LinkConfig, Loss, Profile, Reorder, UnknownProfile};
+pub use schedule::{BadSchedule, Schedule};
 pub use trace::{Fate, PacketEnd, Trace};
 
 use crate::clock::Clock;

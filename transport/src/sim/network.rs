@@ -20,6 +20,7 @@ use super::trace::Trace;
 use super::{Direction, SimRng};
 use crate::clock::Clock;
 use crate::quic::Binding;
+use crate::units::Timestamp;
 
 /// A simulated internet: hosts with addresses, each behind a link of its own. Clones are the same
 /// network.
@@ -266,6 +267,16 @@ impl Host {
     /// What has passed one of the links so far. A copy.
     pub fn stats(&self, direction: Direction) -> LinkStats {
         self.network.fabric().link_stats(self.id, direction).clone()
+    }
+
+    /// Keeps how long each packet waits before the link's bottleneck from now on, the first 500,000 of them.
+    pub fn log_queue(&self, direction: Direction) {
+        self.change_link(direction, |link| link.log_queue());
+    }
+
+    /// When packets came to the link's bottleneck since [`Host::log_queue`], and how long each waited. A copy.
+    pub fn queue_log(&self, direction: Direction) -> Vec<(Timestamp, Duration)> {
+        self.network.fabric().with_link(self.id, direction, |link| link.queue_log().to_vec())
     }
 
     fn change_link(

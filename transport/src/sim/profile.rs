@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::schedule::Schedule;
+
 /// How one direction of a host's connection to the internet treats packets.
 ///
 /// A packet passes, in this order: the size limit (`mtu`), outages, the queue in front of the
@@ -37,8 +39,10 @@ pub struct LinkConfig {
     pub loss: Loss,
     /// Bits a second through the bottleneck; `None` is no bottleneck.
     pub rate: Option<u64>,
+    /// A bottleneck whose rate changes as recorded; `rate` does not count then.
+    pub schedule: Option<Schedule>,
     /// Bytes that may wait for the bottleneck, the packet on its way out included; a packet that
-    /// does not fit is dropped (drop-tail). Without `rate` nothing ever waits.
+    /// does not fit is dropped (drop-tail). Without `rate` or `schedule` nothing ever waits.
     pub queue_max: usize,
     /// Packets that are held back so that later ones overtake them.
     pub reorder: Reorder,
@@ -60,6 +64,7 @@ impl Default for LinkConfig {
             jitter: Jitter::None,
             loss: Loss::None,
             rate: None,
+            schedule: None,
             queue_max: 150_000,
             reorder: Reorder { share: 0.0, held: Duration::ZERO },
             mtu: 1_500,
