@@ -9,7 +9,9 @@ use parlor_client::{Delivery, Timestamp};
 
 use crate::cell::Cell;
 
+pub mod meter;
 pub mod parlor;
+pub mod quinn_streams;
 
 /// The contender with this name, if there is one.
 pub fn named(name: &str) -> Option<Box<dyn Contender>> {
@@ -23,10 +25,21 @@ pub fn names() -> Vec<String> {
 
 fn all() -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    for delivery in [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream] {
+    for delivery in [Delivery::Adaptive, Delivery::LowLatency, Delivery::Datagram, Delivery::QuicStream] {
         all.push(Box::new(parlor::Parlor { delivery }));
     }
+    all.extend(strangers());
     all
+}
+
+/// Everybody who is not Parlor.
+pub fn strangers() -> Vec<Box<dyn Contender>> {
+    use quinn_streams::{Congestion, QuinnStreams};
+    let mut strangers: Vec<Box<dyn Contender>> = Vec::new();
+    for congestion in [Congestion::Cubic, Congestion::Bbr] {
+        strangers.push(Box::new(QuinnStreams { congestion }));
+    }
+    strangers
 }
 
 /// A way of carrying frames.

@@ -5,6 +5,8 @@
 pub mod cell;
 pub mod contender;
 pub mod fanout;
+pub mod goals;
+pub mod join;
 pub mod measure;
 pub mod outcome;
 pub mod quantile;

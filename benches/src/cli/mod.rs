@@ -1,6 +1,7 @@
 //! The command line: one file for each measurement.
 
 mod fanout;
+mod goals;
 mod latency;
 mod progress;
 mod quantity;
@@ -27,6 +28,8 @@ enum Measurement {
     Latency(Box<latency::Args>),
     /// CPU time of a relay for each delivered frame, over loopback.
     Fanout(fanout::Args),
+    /// Everything that Parlor means to reach, measured: value, goal, met or not.
+    Goals(goals::Args),
     /// Who can carry frames: Parlor's modes and its contenders.
     Contenders,
     /// Latency and fanout, with the figures that docs/measurements.md shows.
@@ -67,6 +70,7 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
     match Program::parse_from(&arguments).command {
         Measurement::Latency(args) => latency::run(&args, &arguments),
         Measurement::Fanout(args) => fanout::run(&args, &command),
+        Measurement::Goals(args) => goals::run(&args, &command),
         Measurement::Contenders => {
             contender::names().iter().for_each(|name| println!("{name}"));
             Ok(())

@@ -7,10 +7,11 @@ use parlor_client::{
     Delivery, Engine, JoinOptions, PlayOptions, PublishOptions, Room, RoomId, Scenario, Timestamp,
 };
 use parlor_relay::{Config, Relay};
-use parlor_transport::sim::{Direction, HEADER_IPV4, Host, LinkStats, Profile, Sim, Simulation};
+use parlor_transport::sim::{Host, Profile, Sim, Simulation};
 
-use super::{Contender, Fate, Run, Wire};
-use crate::cell::{Cell, Feed, Link};
+use super::meter::Hosts;
+use super::{Contender, Fate, Run};
+use crate::cell::{Cell, Feed};
 use crate::source::{Kind, Source, number_of};
 
 /// Parlor with one way of delivering frames.
@@ -30,6 +31,7 @@ impl Contender for Parlor {
     fn name(&self) -> String {
         match self.delivery {
             Delivery::Adaptive => "adaptive",
+            Delivery::LowLatency => "low-latency",
             Delivery::Datagram => "datagram",
             Delivery::QuicStream => "quic-stream",
         }
@@ -44,22 +46,18 @@ impl Contender for Parlor {
 
 impl Parlor {
     async fn run_in(&self, sim: &Sim, cell: &Cell) -> Result<Run, String> {
-        let beside = Profile::perfect().with_rtt(Duration::ZERO);
-        let relay_host = sim.host("relay", beside.clone());
+        let relay_host = sim.host("relay", Profile::perfect().with_rtt(Duration::ZERO));
         let binding = relay_host.binding(4433).map_err(|error| error.to_string())?;
         let relay = Relay::bind_on(Config::dev(), binding).await.map_err(|error| error.to_string())?;
         let address = relay.address(RoomId::new("bench").ok()).to_string();
         tokio::spawn(relay.run(std::future::pending()));
 
-        // The call comes about on clean links; then they become what is to be measured.
-        let rtt = |link: &Option<Link>| link.as_ref().map_or(Duration::ZERO, |link| link.rtt);
-        let publisher_host = sim.host("publisher", beside.clone().with_rtt(rtt(&cell.publisher)));
-        let player_host = sim.host("player", beside.with_rtt(rtt(&cell.subscriber)));
-        let playing = engine_on(&player_host)?;
+        let hosts = Hosts::new(sim, cell);
+        let playing = engine_on(&hosts.subscriber)?;
         let player_room = join(&playing, &address, "player")?;
         let player = player_room.play(STREAM, PlayOptions::new()).map_err(|error| error.to_string())?;
         let mut frames = player.frames();
-        let publishing = engine_on(&publisher_host)?;
+        let publishing = engine_on(&hosts.publisher)?;
         let room = join(&publishing, &address, "publisher")?;
         let options = PublishOptions::new(STREAM).delivery(self.delivery);
         let options = match cell.shape.kind {
@@ -68,19 +66,8 @@ impl Parlor {
         };
         let publisher = room.publish(options).map_err(|error| error.to_string())?;
         publisher.publishing().await.map_err(|error| error.to_string())?;
-        let mut ways = Vec::new();
-        if let Some(link) = &cell.publisher {
-            publisher_host.set_profile(link.upward());
-            ways.push((publisher_host.clone(), Direction::Up));
-        }
-        if let Some(link) = &cell.subscriber {
-            player_host.set_profile(link.downward());
-            ways.push((player_host.clone(), Direction::Down));
-        }
-        ways.iter().for_each(|(host, way)| host.log_queue(*way));
-
+        let meter = hosts.measure(cell);
         let clock = sim.clock().clone();
-        let before = meters(&ways);
         let start = clock.now() + START;
         let count = cell.frames();
         let receive = tokio::spawn(async move {
@@ -121,8 +108,7 @@ impl Parlor {
             _ = publisher.send_frame(frame);
         }
         clock.sleep(GRACE).await;
-        run.queue = ways.iter().map(|(host, way)| host.queue_log(*way)).collect();
-        run.wire = meters(&ways).iter().zip(&before).map(|(after, before)| wire(after, before)).collect();
+        meter.read(&mut run);
         // The relay's side keeps its own account; what is known here is the publisher's.
         if let (Some(_), Some(wire), Some(uplink)) =
             (&cell.publisher, run.wire.first_mut(), room.stats().uplink)
@@ -145,25 +131,6 @@ fn engine_on(host: &Host) -> Result<Engine, String> {
 
 fn join(engine: &Engine, address: &str, user: &str) -> Result<Room, String> {
     engine.join(JoinOptions::new(address, user)).map_err(|error| error.to_string())
-}
-
-/// Both ways of each link: media, then back.
-fn meters(ways: &[(Host, Direction)]) -> Vec<[LinkStats; 2]> {
-    let opposite = |direction| match direction {
-        Direction::Up => Direction::Down,
-        Direction::Down => Direction::Up,
-    };
-    ways.iter().map(|(host, media)| [host.stats(*media), host.stats(opposite(*media))]).collect()
-}
-
-fn wire(after: &[LinkStats; 2], before: &[LinkStats; 2]) -> Wire {
-    let payload = |way: usize| {
-        let (after, before) = (after[way].offered, before[way].offered);
-        let packets = after.packets - before.packets;
-        (after.bytes - before.bytes - HEADER_IPV4 as u64 * packets, packets)
-    };
-    let ((total, packets), (feedback, _)) = (payload(0), payload(1));
-    Wire { total, packets, feedback, ..Wire::default() }
 }
 
 #[cfg(test)]

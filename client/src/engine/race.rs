@@ -28,8 +28,8 @@ use super::shared::Shared;
 const ATTEMPT_ALONE: Duration = Duration::from_millis(200);
 /// Then others follow at this distance.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
-/// Attempts for one call, some 3 kB each; they begin within the first three seconds.
-const ATTEMPTS_MAX: usize = 48;
+/// Attempts for one call, some 3 kB each; they begin within the first five seconds.
+const ATTEMPTS_MAX: usize = 96;
 /// Messages and lanes of the first flight; what an app asks for beyond goes out when the race is over.
 const FLIGHT_MAX: usize = 256;
 

@@ -68,8 +68,9 @@ impl Run {
         self.deeds += 1;
         match what % 10 {
             0 if lane <= LANE_HOSTILE => {
-                let delivery = [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream];
-                self.receiver.open_lane(lane, delivery[usize::from(a % 3)]);
+                let delivery =
+                    [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream, Delivery::LowLatency];
+                self.receiver.open_lane(lane, delivery[usize::from(a % 4)]);
             }
             1 => {
                 self.receiver.close_lane(lane);

@@ -15,6 +15,8 @@ const LOSS_MAX: f64 = 0.8;
 const FACTOR: f64 = 2.0;
 /// The same for frames that others build on for long, and on links that lose in bursts.
 const FACTOR_HIGH: f64 = 4.0;
+/// The same where a round of feedback is too long.
+const FACTOR_HASTE: f64 = 6.0;
 /// The most parity symbols for each symbol of media.
 const PARITY_MAX: f64 = 3.0;
 /// Frames that one parity symbol of video looks back over.
@@ -36,6 +38,15 @@ const REPAIR_MIN: Duration = Duration::from_millis(400);
 
 /// And for no longer than this after it was handed in, whatever the peer makes of the round trip.
 const REPAIR_MAX: Duration = Duration::from_secs(2);
+
+/// How much redundancy a stream is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Haste {
+    /// One round of feedback is soon enough.
+    Usual,
+    /// As few frames as possible wait for feedback.
+    High,
+}
 
 /// What the rules need to know of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,12 +105,16 @@ impl Link {
     }
 
     /// Parity symbols, not whole, that a frame of `symbols` earns.
-    pub fn parity(&self, symbols: usize, is_keyframe: bool) -> f64 {
+    pub fn parity(&self, symbols: usize, is_keyframe: bool, haste: Haste) -> f64 {
         if self.loss < LOSS_MIN {
             return 0.0;
         }
         let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { FACTOR };
-        let factor = if self.is_bursty() { FACTOR_HIGH.max(base) } else { base };
+        let factor = match haste {
+            Haste::High => FACTOR_HASTE,
+            Haste::Usual if self.is_bursty() => FACTOR_HIGH,
+            Haste::Usual => base,
+        };
         // More parity than media would only push out what it is to protect.
         (factor * self.odds()).min(PARITY_MAX) * symbols as f64
     }
@@ -198,9 +213,9 @@ mod tests {
 
     #[test]
     fn parity_follows_loss_and_stops_when_there_is_none() {
-        assert_eq!(link(0.001).parity(4, false), 0.0);
-        assert!((link(0.05).parity(19, false) - 2.0).abs() < 0.01);
-        assert!((link(0.05).parity(19, true) - 4.0).abs() < 0.01);
+        assert_eq!(link(0.001).parity(4, false, Haste::Usual), 0.0);
+        assert!((link(0.05).parity(19, false, Haste::Usual) - 2.0).abs() < 0.01);
+        assert!((link(0.05).parity(19, true, Haste::Usual) - 4.0).abs() < 0.01);
         assert!((link(0.20).overhead() - 0.75).abs() < 0.01);
     }
 

@@ -261,8 +261,8 @@ impl HopReceiver {
             let window = &state.tracks[usize::from(track)];
             let hold = match state.delivery {
                 // Sound does not wait for sound, nor a keyframe for anything: not longer than one repair takes.
-                Delivery::Adaptive if window.waits_for_nothing() => self.link.deadline(),
-                Delivery::Adaptive => self.link.give_up().min(HOLD_QUIC_STREAM),
+                delivery if delivery.is_repaired() && window.waits_for_nothing() => self.link.deadline(),
+                Delivery::Adaptive | Delivery::LowLatency => self.link.give_up().min(HOLD_QUIC_STREAM),
                 Delivery::Datagram => HOLD_DATAGRAM,
                 Delivery::QuicStream => HOLD_QUIC_STREAM,
             };
@@ -296,7 +296,7 @@ impl HopReceiver {
             };
         };
         note(&mut self.blocked, window.first_whole().is_some());
-        note(&mut self.wanting, lane.delivery == Delivery::Adaptive && window.is_wanting());
+        note(&mut self.wanting, lane.delivery.is_repaired() && window.is_wanting());
         self.feedback.set_incomplete(!self.wanting.is_empty());
     }
 }

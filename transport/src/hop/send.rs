@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::policy::{Link, WINDOW_VIDEO};
+use super::policy::{Haste, Link, WINDOW_VIDEO};
 use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer, SentPacket};
 use crate::repair::Fault;
 use crate::units::Timestamp;
@@ -192,7 +192,7 @@ impl HopSender {
         let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
         if urgent && shape.symbols() == 1 {
             let (redundancy, _) = self.link.voice_redundancy();
-            let redundancy = if delivery == Delivery::Adaptive { redundancy } else { 0 };
+            let redundancy = if delivery.is_repaired() { redundancy } else { 0 };
             self.enqueue(now, Class::Urgent, entry(Waiting::Voice, bytes * (1 + redundancy)));
             return Ok(());
         }
@@ -204,11 +204,12 @@ impl HopSender {
         for index in 0..shape.symbols() {
             self.enqueue(now, class, entry(Waiting::Source { index }, bytes));
         }
-        if delivery != Delivery::Adaptive {
+        if !delivery.is_repaired() {
             return Ok(());
         }
         let Some(state) = self.lanes.get_mut(&key) else { return Ok(()) };
-        let due = state.earn_parity(self.link.parity(shape.symbols(), header.keyframe));
+        let haste = if delivery == Delivery::LowLatency { Haste::High } else { Haste::Usual };
+        let due = state.earn_parity(self.link.parity(shape.symbols(), header.keyframe, haste));
         let frames = state.reach(WINDOW_VIDEO);
         for symbol in 0..due.min(QUEUE_REPAIR_MAX) {
             let slice = symbol % shape.slices();

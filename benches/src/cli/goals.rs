@@ -1,0 +1,67 @@
+//! `parlor-bench goals`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use parlor_benches::goals::{self, Effort, Verdict};
+use parlor_benches::{report, table};
+
+use super::{Failure, latency, progress};
+
+/// Everything that Parlor means to reach, measured. Ends with 1 if a goal is not met.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Length of each run in virtual time, s.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Runs of each cell.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// Only the cells whose names contain this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    only: String,
+    /// Writes the figures of all runs as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Writes a page with charts of all runs.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
+    if args.seconds == 0 || args.seeds == 0 {
+        return Err("--seconds and --seeds are at least 1".into());
+    }
+    let effort = Effort { length: Duration::from_secs(args.seconds), seeds: args.seeds };
+    let count = progress::Count::default();
+    let (verdicts, measured) = goals::judge(effort, &args.only, |done, of| count.show(done, of))?;
+    if verdicts.is_empty() {
+        let names = goals::names().join("\n  ");
+        return Err(format!("--only {:?}: no goal is called so; there are\n  {names}", args.only).into());
+    }
+    let figures = render(&verdicts);
+    println!(
+        "Goals, {} s and {} seeds a cell, virtual time\n$ parlor-bench {command}\n\n{figures}",
+        args.seconds, args.seeds
+    );
+    let command = format!("parlor-bench {command}");
+    if let Some(path) = &args.json {
+        latency::write(path, &format!("{:#}\n", report::json(&command, &measured)))?;
+    }
+    if let Some(path) = &args.html {
+        latency::write(path, &report::page::page("Parlor's goals", &command, &figures, &measured))?;
+    }
+    let missed = verdicts.iter().filter(|verdict| !verdict.met).count();
+    println!("{} of {} goals met", verdicts.len() - missed, verdicts.len());
+    if missed == 0 { Ok(()) } else { Err(format!("{missed} goals are not met").into()) }
+}
+
+fn render(verdicts: &[Verdict]) -> String {
+    let mut rows = vec![["cell", "figure", "value", "goal", ""].map(str::to_owned).to_vec()];
+    for Verdict { cell, what, value, limit, met } in verdicts {
+        let value = if value.is_finite() { format!("{value:.2}") } else { "never".to_owned() };
+        let met = if *met { "met" } else { "NOT MET" };
+        rows.push(vec![cell.clone(), what.clone(), value, limit.clone(), met.to_owned()]);
+    }
+    table::render(&rows)
+}
