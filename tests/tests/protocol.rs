@@ -11,7 +11,7 @@ use parlor_tests::protocol::{Document, Example, Outcome, bytes as bytes_of, norm
 use parlor_transport::address::PORT_DEFAULT;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::hop::HopReceiver;
-use parlor_transport::hop::receive::{HOLD_DATAGRAM, HOLD_QUIC_STREAM};
+use parlor_transport::hop::receive::{HOLD_DATAGRAM, HOLD_ELSEWHERE, HOLD_QUIC_STREAM};
 use parlor_transport::id::{AppId, RoomId, StreamAlias, StreamId, UserId, UserName};
 use parlor_transport::quic::Options;
 use parlor_transport::quic::media::FRAME_AGE_MAX;
@@ -157,6 +157,7 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("HELD_BYTES_MAX", held.bytes),
         ("HELD_FRAMES_MAX", held.frames),
         ("HOLD_DATAGRAM", millis(HOLD_DATAGRAM)),
+        ("HOLD_ELSEWHERE", millis(HOLD_ELSEWHERE)),
         ("HOLD_QUIC_STREAM", millis(HOLD_QUIC_STREAM)),
         ("LANE_MAX", LANE_MAX.into()),
         ("LAYERS_MAX", LAYERS_MAX.into()),
@@ -310,6 +311,7 @@ fn part_in_words(part: &Part) -> String {
             let length = shape.length();
             format!("Source {{ hop: {hop:?}, length: {length}, index: {index}, bytes: {bytes:?} }}")
         }
+        Part::Gone { hop } => format!("Gone {{ hop: {hop:?} }}"),
         Part::Repair { hop, window, id, bytes } => {
             let frames: Vec<_> = window.frames().map(|(frame, shape)| (frame, shape.length())).collect();
             let (slice, id) = (window.slice(), id.get());

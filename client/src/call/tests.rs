@@ -275,7 +275,7 @@ fn a_play_waits_plays_ends_and_plays_again() {
         metadata: Bytes::new(),
     };
     let frame = Frame::new(header, b"picture").unwrap();
-    call.handle_frame(at(310), Received { lane, track: 0, frame, missed: 2, arrived: at(310) });
+    call.handle_frame(at(310), Received { lane, track: 0, sequence: 2, frame, missed: 2, arrived: at(310) });
     let got = call.pop_frame(lane).unwrap();
     assert_eq!((got.missed, got.age()), (2, Duration::from_millis(310 + 4925 - 5200)));
     assert_eq!(call.player_stats(at(400), lane).lost, 2);

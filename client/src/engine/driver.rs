@@ -170,6 +170,8 @@ async fn receive_frames(
                     return End::Fault(Refusal::new(Code::ProtocolViolation, "a second stream of events"));
                 }
             },
+            // Frames come in order here, and each says how many before it were given up.
+            Ok(Arrival::GivenUp(_)) => {}
             // Messages between users are not read in this version.
             Ok(Arrival::AppMessages(_)) => {}
             Ok(Arrival::Requests(..)) => {
@@ -197,7 +199,7 @@ async fn send_frames(shared: &Shared, mut media: MediaSender, lanes: Lanes) {
             call.poll_frame(now, |bytes, delivery, urgent| media.has_room(bytes, delivery, urgent))
         }) {
             let crate::call::OutgoingFrame { lane, delivery, urgent, frame } = frame;
-            media.send(Outgoing { lane, delivery, urgent, frame });
+            media.send(Outgoing { lane, delivery, urgent, sequence: None, frame });
         }
         timer.reset(shared.look(|_, call| call.poll_timeout()));
         tokio::select! {

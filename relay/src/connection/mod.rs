@@ -13,8 +13,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use parlor_transport::error::{Code, Coded, Refusal};
+use parlor_transport::hop::{GivenUp, Received};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::{Arrival, Ended, Session};
+use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::Departure;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -47,6 +49,17 @@ impl Connection {
         let mail = Mail::Notice(Notice::Close(refusal.clone()));
         if self.mail.try_send(mail).is_err() {
             self.session.close(refusal.code, &refusal.text);
+        }
+    }
+
+    /// Tells what is published on `lane` of something that came; hangs up when it does not fit.
+    fn forward(&self, lane: u32, tell: impl FnOnce(&Publication, Timestamp) -> Result<(), Refusal>) {
+        // None: it was unpublished a moment ago.
+        let Some(publication) = lock(&self.publications).get(&lane).cloned() else { return };
+        if let Err(refusal) = tell(&publication, self.hub.clock().now()) {
+            // Once is enough: what else comes on this lane is not looked at.
+            lock(&self.publications).remove(&lane);
+            self.hang_up(&refusal);
         }
     }
 
@@ -95,7 +108,7 @@ async fn receive(
     inbox: mpsc::Receiver<Mail>,
     tasks: &mut JoinSet<()>,
 ) -> Ended {
-    let (mut inbound, lanes) = connection.session.inbound();
+    let (mut inbound, lanes) = connection.session.inbound_eager();
     let mut inbox = Some(inbox);
     let mut silence = connection.hub.clock().timer();
     silence.reset(Some(connection.hub.clock().now() + UNJOINED_MAX));
@@ -121,18 +134,15 @@ async fn receive(
         };
         match arrival {
             Arrival::Frame(received) => {
-                let publication = lock(&connection.publications).get(&received.lane).cloned();
-                let counts = connection.hub.counts();
-                counts.frames_received.fetch_add(1, Ordering::Relaxed);
-                counts.frames_lost.fetch_add(received.missed, Ordering::Relaxed);
-                // None: it was unpublished a moment ago.
-                let Some(publication) = publication else { continue };
-                let now = connection.hub.clock().now();
-                if let Err(refusal) = publication.push(now, received.track, received.frame, received.missed) {
-                    // Once is enough: what else comes on this lane is not looked at.
-                    lock(&connection.publications).remove(&received.lane);
-                    connection.hang_up(&refusal);
-                }
+                connection.hub.counts().frames_received.fetch_add(1, Ordering::Relaxed);
+                let Received { lane, track, sequence, frame, .. } = received;
+                connection.forward(lane, |publication, now| publication.take(now, track, sequence, frame));
+            }
+            Arrival::GivenUp(GivenUp { lane, track, sequences }) => {
+                // A peer may jump across the whole range.
+                let lost = (sequences.end - sequences.start).min(u64::from(u32::MAX));
+                connection.hub.counts().frames_lost.fetch_add(lost, Ordering::Relaxed);
+                connection.forward(lane, |publication, now| publication.give_up(now, track, sequences));
             }
             Arrival::Requests(sender, receiver) => match inbox.take() {
                 Some(inbox) => {

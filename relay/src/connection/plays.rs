@@ -171,6 +171,13 @@ impl Pump<'_> {
         self.waiting.extend(mute);
     }
 
+    fn send(&self, sender: &mut MediaSender, outgoing: Outgoing) {
+        let counts = self.connection.hub.counts();
+        counts.frames_sent.fetch_add(1, Ordering::Relaxed);
+        counts.bytes_sent.fetch_add(outgoing.frame.object().len() as u64, Ordering::Relaxed);
+        sender.send(outgoing);
+    }
+
     /// The waiting lane whose turn it is.
     fn next_in_turn(&self) -> Option<u32> {
         self.waiting.range(self.turn..).chain(&self.waiting).next().copied()
@@ -193,10 +200,19 @@ impl Pump<'_> {
             }
             match play.next(now, track, link, |bytes| sender.has_room(bytes, delivery, urgent)) {
                 Step::Send(frame) => {
-                    let counts = self.connection.hub.counts();
-                    counts.frames_sent.fetch_add(1, Ordering::Relaxed);
-                    counts.bytes_sent.fetch_add(frame.object().len() as u64, Ordering::Relaxed);
-                    sender.send(Outgoing { lane, delivery, urgent, frame });
+                    self.send(sender, Outgoing { lane, delivery, urgent, sequence: None, frame });
+                    return Outcome::Sent;
+                }
+                Step::SendReserved(sequence, frame) => {
+                    self.send(sender, Outgoing { lane, delivery, urgent, sequence: Some(sequence), frame });
+                    return Outcome::Sent;
+                }
+                Step::Reserve => {
+                    sender.reserve(lane, track);
+                    return Outcome::Sent;
+                }
+                Step::GiveUp(sequence) => {
+                    sender.give_up(lane, track, sequence);
                     return Outcome::Sent;
                 }
                 Step::Blocked => return Outcome::Blocked,

@@ -1,7 +1,8 @@
 //! The newest frames of one track and spatial layer, as shared bytes.
 //!
 //! It holds only frames that decode, given the frames before them: from a loss up to the next
-//! keyframe nothing is taken. Frames leave by age, by size, and soon after a newer group began.
+//! keyframe nothing is taken. A frame may come after later ones: its place is kept open for it until
+//! it comes or is given up. Frames leave by age, by size, and soon after a newer group began.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::limits::{Limits, OLD_GROUP_AGE_MAX};
 /// See the module's text.
 #[derive(Debug)]
 pub struct Cache {
-    /// Indices count the frames taken, without gaps; the front has `first`.
-    entries: VecDeque<Entry>,
+    /// Indices count the frames taken and the places kept, without gaps; the front has `first`.
+    slots: VecDeque<Slot>,
     first: u64,
     bytes: usize,
     keyframe_newest: Option<u64>,
@@ -26,6 +27,31 @@ pub struct Cache {
     heard: Option<Timestamp>,
     bytes_max: usize,
     age_max: Duration,
+}
+
+/// A place in the cache.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// A frame.
+    Frame(Entry),
+    /// Kept since then for a frame that may still come. A frame follows it.
+    Open(Timestamp),
+    /// Its frame was given up: what follows does not decode, up to the next keyframe.
+    Lost,
+}
+
+impl Slot {
+    /// The frame that is here.
+    pub fn frame(&self) -> Option<&Entry> {
+        match self {
+            Slot::Frame(entry) => Some(entry),
+            Slot::Open(_) | Slot::Lost => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.frame().map_or(0, |entry| entry.frame.object().len())
+    }
 }
 
 /// A frame in the cache.
@@ -54,7 +80,7 @@ impl Cache {
     /// An empty cache with the bounds of `limits`. Its first frame must be a keyframe.
     pub fn new(limits: &Limits) -> Self {
         Cache {
-            entries: VecDeque::new(),
+            slots: VecDeque::new(),
             first: 0,
             bytes: 0,
             keyframe_newest: None,
@@ -67,7 +93,8 @@ impl Cache {
         }
     }
 
-    /// Takes a frame. `lost` says that frames of this track may have been lost since the last one.
+    /// Takes a frame that is newer than all others. `lost` says that frames of this track may have been
+    /// lost since the last one.
     pub fn push(&mut self, now: Timestamp, frame: Frame, decodes_alone: bool, lost: bool) -> Taken {
         let number = frame.header().number;
         if self.number_newest.is_some_and(|newest| number <= newest) {
@@ -78,54 +105,116 @@ impl Cache {
         self.number_newest = Some(number);
         self.heard = Some(now);
         self.broken = !decodes_alone && (self.broken || (lost && gap));
-        if self.broken {
+        // What is missing may be the keyframe.
+        if self.broken && !self.is_open() {
             self.evict(now);
             return Taken::Undecodable;
         }
         if decodes_alone {
-            self.keyframe_newest = Some(self.end());
-            self.keyframe_arrived = Some(now);
+            self.note_keyframe(now, self.end());
         }
         self.bytes += frame.object().len();
-        self.entries.push_back(Entry { frame, arrived: now, decodes_alone });
+        self.slots.push_back(Slot::Frame(Entry { frame, arrived: now, decodes_alone }));
         self.evict(now);
         Taken::Kept
     }
 
+    /// Whether a place is kept for a frame that everything since may build on.
+    fn is_open(&self) -> bool {
+        let since = self.keyframe_newest().unwrap_or(self.first).max(self.first);
+        self.slots.range((since - self.first) as usize..).any(|slot| matches!(slot, Slot::Open(_)))
+    }
+
+    /// Keeps the next place for a frame that comes after its successors. Gives its index.
+    pub fn open(&mut self, now: Timestamp) -> u64 {
+        self.slots.push_back(Slot::Open(now));
+        self.end() - 1
+    }
+
+    /// Takes the frame that the place at `index` was kept for.
+    pub fn fill(&mut self, now: Timestamp, index: u64, frame: Frame, decodes_alone: bool) -> Taken {
+        if !matches!(self.get(index), Some(Slot::Open(_))) {
+            // It came when its place was gone already; whoever needed it has been helped.
+            return Taken::Undecodable;
+        }
+        let number = frame.header().number;
+        let before = (self.first..index).rev().find_map(|at| self.get(at)?.frame());
+        let after = (index + 1..self.end()).find_map(|at| self.get(at)?.frame());
+        if before.is_some_and(|entry| entry.frame.header().number >= number)
+            || after.is_some_and(|entry| entry.frame.header().number <= number)
+        {
+            return Taken::OutOfOrder;
+        }
+        self.heard = Some(now);
+        self.bytes += frame.object().len();
+        if decodes_alone && (index..self.end()).all(|at| !matches!(self.get(at), Some(Slot::Lost))) {
+            self.broken = false;
+        }
+        if decodes_alone && self.keyframe_newest.is_none_or(|newest| newest < index) {
+            self.note_keyframe(now, index);
+        }
+        self.slots[(index - self.first) as usize] = Slot::Frame(Entry { frame, arrived: now, decodes_alone });
+        Taken::Kept
+    }
+
+    /// The frame that the place at `index` was kept for will not come. True if later frames lack it.
+    pub fn lose(&mut self, index: u64) -> bool {
+        if !matches!(self.get(index), Some(Slot::Open(_))) {
+            return false;
+        }
+        self.slots[(index - self.first) as usize] = Slot::Lost;
+        self.break_off(index)
+    }
+
+    /// Nothing decodes from `index` on, up to the next keyframe. True if none is here.
+    fn break_off(&mut self, index: u64) -> bool {
+        let mended = self.keyframe_newest.is_some_and(|keyframe| keyframe > index);
+        self.broken |= !mended;
+        !mended
+    }
+
+    fn note_keyframe(&mut self, now: Timestamp, index: u64) {
+        self.keyframe_newest = Some(index);
+        self.keyframe_arrived = Some(now);
+    }
+
     /// Lets go of frames that are too old by `now`.
     pub fn evict(&mut self, now: Timestamp) {
-        while let Some(oldest) = self.entries.front() {
-            let age = now.saturating_since(oldest.arrived);
+        while let Some(oldest) = self.slots.front() {
+            let age = match oldest {
+                Slot::Frame(Entry { arrived: since, .. }) | Slot::Open(since) => now.saturating_since(*since),
+                Slot::Lost => Duration::MAX,
+            };
             let old_group = self.keyframe_newest.is_some_and(|keyframe| self.first < keyframe);
             if self.bytes <= self.bytes_max && age <= self.age_max && !(old_group && age > OLD_GROUP_AGE_MAX)
             {
                 return;
             }
-            self.bytes -= oldest.frame.object().len();
-            self.entries.pop_front();
+            self.bytes -= oldest.bytes();
+            self.slots.pop_front();
             self.first += 1;
         }
     }
 
-    /// The frame at `index`, if it is here.
-    pub fn get(&self, index: u64) -> Option<&Entry> {
+    /// What is at `index`, if that is still here.
+    pub fn get(&self, index: u64) -> Option<&Slot> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
-        self.entries.get(at)
+        self.slots.get(at)
     }
 
-    /// The index of the oldest frame here; [`end`](Self::end) if there is none.
+    /// The index of the oldest place here; [`end`](Self::end) if there is none.
     pub fn first(&self) -> u64 {
         self.first
     }
 
     /// The index that the next frame will have.
     pub fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
+        self.first + self.slots.len() as u64
     }
 
     /// The newest frame.
     pub fn newest(&self) -> Option<&Entry> {
-        self.entries.back()
+        self.slots.iter().rev().find_map(Slot::frame)
     }
 
     /// The index of the newest keyframe, if it is still here.
@@ -146,12 +235,7 @@ impl Cache {
     /// How many bytes the frames from `index` on have.
     pub fn bytes_from(&self, index: u64) -> usize {
         let skip = index.saturating_sub(self.first);
-        self.entries
-            .iter()
-            .rev()
-            .take(self.entries.len().saturating_sub(skip as usize))
-            .map(|entry| entry.frame.object().len())
-            .sum()
+        self.slots.iter().rev().take(self.slots.len().saturating_sub(skip as usize)).map(Slot::bytes).sum()
     }
 
     /// How many bytes all frames here have.

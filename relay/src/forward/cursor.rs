@@ -3,13 +3,14 @@
 //! A cursor never hands out a frame that does not decode: it starts at a keyframe, changes
 //! layers at one, and after skipping goes on at one. It skips when it lags, so that lag does not grow.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{TrackKind, TrackWish};
 use parlor_transport::wire::frame::Frame;
 
-use super::cache::{Cache, Entry};
+use super::cache::{Cache, Entry, Slot};
 use super::layer::Track;
 use crate::limits::{CATCH_UP_MAX, LATENESS_DISCARDABLE_MAX, LATENESS_MAX, SLOW_KEYFRAME_INTERVAL_MIN};
 
@@ -27,6 +28,12 @@ pub struct Link {
 pub enum Step {
     /// Send this frame, and ask again.
     Send(Frame),
+    /// Take a hop sequence for a frame that is not here yet, and ask again.
+    Reserve,
+    /// Send this frame under the sequence that was taken as the so-manieth of this track, and ask again.
+    SendReserved(u64, Frame),
+    /// The frame of that sequence will not come: tell the player, and ask again.
+    GiveUp(u64),
     /// There is a frame, but no room for it: ask again when room has grown.
     Blocked,
     /// Nothing until a frame comes.
@@ -54,6 +61,9 @@ pub struct Cursor {
     keyframe_sent: Option<Timestamp>,
     keyframe_asked_for_slowness: Option<Timestamp>,
     need: Option<KeyframeNeed>,
+    /// Sequences taken for frames that were not here: spatial layer and index of each. As many as the
+    /// cache keeps places for.
+    reserved: BTreeMap<u64, (u8, u64)>,
     frames_sent: u64,
     frames_skipped: u64,
 }
@@ -92,6 +102,7 @@ impl Cursor {
             keyframe_sent: None,
             keyframe_asked_for_slowness: None,
             need: None,
+            reserved: BTreeMap::new(),
             frames_sent: 0,
             frames_skipped: 0,
         }
@@ -143,6 +154,9 @@ impl Cursor {
         link: Link,
         mut admits: impl FnMut(usize) -> bool,
     ) -> Step {
+        if let Some(step) = self.redeem(track, &mut admits) {
+            return step;
+        }
         if !self.wish.wanted || !self.settle(now, track, link) {
             return Step::Wait;
         }
@@ -171,9 +185,25 @@ impl Cursor {
                 self.fall_behind(now, cache, link);
                 continue;
             }
-            let (Some(entry), Some(newest)) = (cache.get(place.next), cache.newest()) else {
+            let (Some(slot), Some(newest)) = (cache.get(place.next), cache.newest()) else {
                 self.mode = Mode::Live;
                 return Step::Wait;
+            };
+            let entry = match slot {
+                Slot::Frame(entry) => entry,
+                Slot::Open(_) => {
+                    self.reserved.insert(self.frames_sent, (place.spatial, place.next));
+                    self.frames_sent += 1;
+                    self.place = Some(Place { next: place.next + 1, ..place });
+                    return Step::Reserve;
+                }
+                Slot::Lost => {
+                    self.place = Some(Place { next: place.next + 1, ..place });
+                    if track.kind() == TrackKind::Video {
+                        self.mode = Mode::AwaitKeyframe { since: now, slow: false };
+                    }
+                    continue;
+                }
             };
             let behind = newest.arrived.saturating_since(entry.arrived);
             if self.skips(entry, place, behind) {
@@ -205,6 +235,27 @@ impl Cursor {
         }
     }
 
+    /// What became of the frames for which sequences were taken; one at a time, the oldest first.
+    fn redeem(&mut self, track: &Track, admits: &mut impl FnMut(usize) -> bool) -> Option<Step> {
+        let found = self.reserved.iter().find_map(|(&sequence, &(spatial, index))| {
+            match track.layer(spatial).get(index) {
+                Some(Slot::Open(_)) if self.wish.wanted => None,
+                Some(Slot::Frame(entry)) if self.wish.wanted => Some((sequence, Some(entry))),
+                _ => Some((sequence, None)),
+            }
+        });
+        let (sequence, entry) = found?;
+        let Some(entry) = entry else {
+            self.reserved.remove(&sequence);
+            return Some(Step::GiveUp(sequence));
+        };
+        if !admits(entry.frame.object().len()) {
+            return Some(Step::Blocked);
+        }
+        self.reserved.remove(&sequence);
+        Some(Step::SendReserved(sequence, entry.frame.clone()))
+    }
+
     /// Finds a place if there is none, and changes layers where that is due and possible.
     /// False while there is no place.
     fn settle(&mut self, now: Timestamp, track: &Track, link: Link) -> bool {
@@ -221,7 +272,7 @@ impl Cursor {
                 // Not back in time: the picture would jump.
                 let keyframe = cache
                     .keyframe_newest()
-                    .filter(|&index| cache.get(index).is_some_and(|entry| entry.arrived >= place.reached));
+                    .filter(|&index| arrived(cache, index).is_some_and(|arrived| arrived >= place.reached));
                 match keyframe {
                     Some(index) => self.enter(now, target, index, cache, link),
                     None => self.ask(now, target, place.reached, false),
@@ -251,7 +302,7 @@ impl Cursor {
         if let Some(place) = self.place.filter(|place| place.spatial == spatial) {
             self.frames_skipped += index.saturating_sub(place.next);
         }
-        let reached = cache.get(index).map_or(now, |entry| entry.arrived);
+        let reached = arrived(cache, index).unwrap_or(now);
         self.place = Some(Place { spatial, next: index, temporal_max: self.wish.temporal_max, reached });
         let in_time = u128::from(link.rate) * CATCH_UP_MAX.as_millis() / 1000;
         self.mode = if index + 1 == cache.end() {
@@ -311,4 +362,9 @@ impl Cursor {
         }
         self.need = Some(KeyframeNeed { spatial, since });
     }
+}
+
+/// When the frame at `index` came, if it is here.
+fn arrived(cache: &Cache, index: u64) -> Option<Timestamp> {
+    cache.get(index)?.frame().map(|entry| entry.arrived)
 }

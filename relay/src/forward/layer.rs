@@ -4,6 +4,7 @@ use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{TrackInfo, TrackKind};
 
 use super::cache::Cache;
+use super::intake::Intake;
 use crate::limits::{LAYER_SILENCE_MAX, Limits};
 
 /// One track of a publication: a cache for each spatial layer.
@@ -12,6 +13,7 @@ pub struct Track {
     kind: TrackKind,
     temporal_layers: u8,
     layers: Vec<Cache>,
+    pub(super) intake: Intake,
     /// For each layer: frames of the track were lost since this layer's last frame.
     lost: Vec<bool>,
 }
@@ -24,6 +26,7 @@ impl Track {
             kind: info.kind,
             temporal_layers: info.temporal_layers,
             layers: (0..count).map(|_| Cache::new(limits)).collect(),
+            intake: Intake::new(count == 1),
             lost: vec![false; count],
         }
     }

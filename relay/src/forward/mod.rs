@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod cursor;
+mod intake;
 pub mod keyframe;
 pub mod layer;
 pub mod publication;

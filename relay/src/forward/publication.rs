@@ -4,6 +4,7 @@
 //! own that is held for one frame at a time and never across an await.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
@@ -15,6 +16,7 @@ use parlor_transport::wire::frame::Frame;
 
 use super::cache::Taken;
 use super::cursor::{Cursor, Link, Step};
+use super::intake::{Deed, Intake};
 use super::keyframe::KeyframeGate;
 use super::layer::Track;
 use crate::limits::Limits;
@@ -70,48 +72,72 @@ impl Publication {
         &self.info
     }
 
-    /// Takes a frame from the publisher; `missed` frames of its track were lost before it.
+    /// Takes the frame of `track` that has this sequence on the publisher's hop. Frames may come in any order.
     ///
     /// # Errors
     /// [`Code::BadFrame`] when it does not fit the publication; the publisher broke its own word.
-    pub fn push(&self, now: Timestamp, track: u8, frame: Frame, missed: u64) -> Result<(), Refusal> {
+    pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
         self.check(track, &frame)?;
-        let header = frame.header();
-        let (spatial, number) = (header.spatial, header.number);
-        let due = KeyframeDue { track, spatial };
-        let (wakers, publisher) = {
+        self.change(now, track, |intake| intake.take(sequence, frame))
+    }
+
+    /// The publisher's hop gave up the frames of `track` that have these sequences.
+    ///
+    /// # Errors
+    /// As [`Publication::take`], for frames that waited for them.
+    pub fn give_up(&self, now: Timestamp, track: u8, sequences: Range<u64>) -> Result<(), Refusal> {
+        if usize::from(track) >= self.info.tracks.len() {
+            return Ok(());
+        }
+        self.change(now, track, |intake| intake.give_up(sequences))
+    }
+
+    /// Does what the intake of `track` says, and wakes whom it concerns.
+    fn change(
+        &self,
+        now: Timestamp,
+        track: u8,
+        change: impl FnOnce(&mut Intake) -> Vec<Deed>,
+    ) -> Result<(), Refusal> {
+        let (mut changed, mut publisher, mut refused) = (false, None, None);
+        let wakers = {
             let mut media = lock(&self.media);
-            let media = &mut *media;
-            let slot = &mut media.tracks[usize::from(track)];
-            let decodes_alone = header.keyframe || slot.kind() != TrackKind::Video;
-            if missed > 0 {
-                slot.note_loss();
-            }
-            let lost = slot.take_loss(spatial);
-            match slot.layer_mut(spatial).push(now, frame, decodes_alone, lost) {
-                Taken::Kept => {
-                    if decodes_alone && let Some(gate) = media.gates.get_mut(&due) {
-                        gate.keyframe_arrived(now);
+            let deeds = change(&mut media.tracks[usize::from(track)].intake);
+            for deed in deeds {
+                match media.carry_out(now, track, deed) {
+                    Carried::Out => changed = true,
+                    Carried::Lost(due) => {
+                        changed = true;
+                        publisher = media.request_if_played(&self.limits, due, now).or(publisher);
                     }
-                    let players = &media.players;
-                    let wakers =
-                        media.wakers.get_or_insert_with(|| players.values().cloned().collect()).clone();
-                    (Some(wakers), None)
-                }
-                Taken::Undecodable if media.players.is_empty() => (None, None),
-                Taken::Undecodable => (None, media.request(&self.limits, due, now)),
-                Taken::OutOfOrder => {
-                    return Err(
-                        self.bad(format!("frame {number} of track {track} is not newer than the last"))
-                    );
+                    Carried::Undecodable(due) => {
+                        publisher = media.request_if_played(&self.limits, due, now).or(publisher);
+                    }
+                    Carried::OutOfOrder(number) => refused = Some(number),
                 }
             }
+            let Media { players, wakers, .. } = &mut *media;
+            changed.then(|| wakers.get_or_insert_with(|| players.values().cloned().collect()).clone())
         };
         wakers.iter().flat_map(|wakers| wakers.iter()).for_each(Waker::wake_by_ref);
         if let Some(publisher) = publisher {
             publisher.wake();
         }
-        Ok(())
+        match refused {
+            Some(number) => {
+                Err(self.bad(format!("frame {number} of track {track} has a number of another place")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes frames in order; `missed` of the track were given up before this one.
+    #[cfg(test)]
+    pub(super) fn push(&self, now: Timestamp, track: u8, frame: Frame, missed: u64) -> Result<(), Refusal> {
+        self.check(track, &frame)?;
+        let next = lock(&self.media).tracks[usize::from(track)].intake.next();
+        self.give_up(now, track, next..next + missed)?;
+        self.take(now, track, next + missed, frame)
     }
 
     fn check(&self, track: u8, frame: &Frame) -> Result<(), Refusal> {
@@ -168,7 +194,65 @@ impl Publication {
     }
 }
 
+/// What came of a [`Deed`].
+enum Carried {
+    Out,
+    /// Players see a gap, and nothing decodes behind it without this keyframe.
+    Lost(KeyframeDue),
+    /// It was not kept, because it does not decode without this keyframe.
+    Undecodable(KeyframeDue),
+    /// A frame with this number does not belong where it came.
+    OutOfOrder(u64),
+}
+
 impl Media {
+    fn carry_out(&mut self, now: Timestamp, track: u8, deed: Deed) -> Carried {
+        let slot = &mut self.tracks[usize::from(track)];
+        let is_video = slot.kind() == TrackKind::Video;
+        let (frame, place, lost) = match deed {
+            Deed::Open(sequence) => {
+                let index = slot.layer_mut(0).open(now);
+                slot.intake.opened(sequence, index);
+                return Carried::Out;
+            }
+            Deed::Lose { index } => {
+                let is_lacking = slot.layer_mut(0).lose(index) && is_video;
+                let due = KeyframeDue { track, spatial: 0 };
+                return if is_lacking { Carried::Lost(due) } else { Carried::Out };
+            }
+            Deed::Push { frame, lost } => (frame, None, lost),
+            Deed::Fill { frame, index } => (frame, Some(index), false),
+        };
+        let header = frame.header();
+        let (spatial, number) = (header.spatial, header.number);
+        let decodes_alone = header.keyframe || !is_video;
+        let due = KeyframeDue { track, spatial };
+        let taken = match place {
+            Some(index) => slot.layer_mut(spatial).fill(now, index, frame, decodes_alone),
+            None => {
+                if lost {
+                    slot.note_loss();
+                }
+                let lost = slot.take_loss(spatial);
+                slot.layer_mut(spatial).push(now, frame, decodes_alone, lost)
+            }
+        };
+        match taken {
+            Taken::Kept => {
+                if decodes_alone && let Some(gate) = self.gates.get_mut(&due) {
+                    gate.keyframe_arrived(now);
+                }
+                Carried::Out
+            }
+            Taken::Undecodable => Carried::Undecodable(due),
+            Taken::OutOfOrder => Carried::OutOfOrder(number),
+        }
+    }
+
+    fn request_if_played(&mut self, limits: &Limits, due: KeyframeDue, now: Timestamp) -> Option<Waker> {
+        if self.players.is_empty() { None } else { self.request(limits, due, now) }
+    }
+
     /// Asks for a keyframe; gives the publisher's waker if it has to hear of it.
     fn request(&mut self, limits: &Limits, due: KeyframeDue, since: Timestamp) -> Option<Waker> {
         let interval = limits.keyframe_interval_min;

@@ -307,7 +307,9 @@ impl Publisher {
         self.numbers[track] = header.number + 1;
         let urgent = self.kinds.get(track) == Some(&TrackKind::Audio);
         let frame = Frame::new(header, &vec![7; size]).unwrap();
-        self.outgoing.send(Outgoing { lane: self.lane, delivery: self.delivery, urgent, frame }).unwrap();
+        self.outgoing
+            .send(Outgoing { lane: self.lane, delivery: self.delivery, urgent, sequence: None, frame })
+            .unwrap();
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) fn packets(input: &[u8]) {
     let Ok(packet) = Packet::decode(Bytes::copy_from_slice(input)) else { return };
     assert!(input.len() <= DATAGRAM_MAX);
     assert!((1..=PARTS_MAX).contains(&packet.parts.len()) && packet.burst <= BURST_MAX);
-    assert!(packet.parts.iter().all(|part| !part.bytes().is_empty()));
+    let is_gone = |part: &Part| matches!(part, Part::Gone { .. });
+    assert!(packet.parts.iter().all(|part| part.bytes().is_empty() == is_gone(part)));
 
     let anew = packet.encode();
     assert!(anew.len() <= Packet::HEAD_MAX + packet.parts.iter().map(Part::size).sum::<usize>());

@@ -8,7 +8,7 @@ pub mod policy;
 pub mod receive;
 pub mod send;
 
-pub use receive::{Fault, HopReceiver, HopStats, Received};
+pub use receive::{Fault, GivenUp, HopReceiver, HopStats, Received};
 pub use send::{HopSender, SendStats};
 
 #[cfg(test)]

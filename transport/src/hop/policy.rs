@@ -16,9 +16,20 @@ const FACTOR: f64 = 2.0;
 /// The same for frames that others build on for long, and on links that lose in bursts.
 const FACTOR_HIGH: f64 = 4.0;
 /// The same where a round of feedback is too long.
-const FACTOR_HASTE: f64 = 6.0;
+const FACTOR_HASTE: f64 = 5.4;
+/// The same on ways so long that one round of feedback takes longer than [`BUDGET`].
+const FACTOR_FAR: f64 = 4.7;
+/// One round of feedback may take so long; on a longer way parity has to do.
+const BUDGET: Duration = Duration::from_millis(150);
 /// The most parity symbols for each symbol of media.
 const PARITY_MAX: f64 = 3.0;
+/// Below this share of lost packets sound is repaired by feedback alone.
+const VOICE_LOSS_MIN: f64 = 0.01;
+/// Redundancy of a voice packet: so much, and so much for each packet lost. A symbol of it costs more than the sound
+/// itself, its headers included.
+const VOICE: (f64, f64) = (0.3, 2.5);
+/// More would be a second stream.
+const VOICE_MAX: f64 = 3.0;
 /// Frames that one parity symbol of video looks back over.
 pub const WINDOW_VIDEO: usize = 4;
 /// Up to this many symbols the odds are computed exactly, beyond it by the normal approximation.
@@ -29,6 +40,8 @@ const MISS: f64 = 0.001;
 const MISS_LOSS: f64 = 0.3;
 /// … and ten times as many cases are let go with each of these steps, …
 const MISS_STEP: f64 = 0.1;
+/// The same for a voice packet, which costs as much as many of its like.
+const MISS_VOICE: f64 = 0.03;
 /// … up to one in ten.
 const MISS_MAX: f64 = 0.1;
 
@@ -112,6 +125,7 @@ impl Link {
         let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { FACTOR };
         let factor = match haste {
             Haste::High => FACTOR_HASTE,
+            Haste::Usual if self.deadline() > BUDGET => FACTOR_FAR,
             Haste::Usual if self.is_bursty() => FACTOR_HIGH,
             Haste::Usual => base,
         };
@@ -119,14 +133,13 @@ impl Link {
         (factor * self.odds()).min(PARITY_MAX) * symbols as f64
     }
 
-    /// Redundant symbols in each voice packet, and the frames that they look back over.
-    pub fn voice_redundancy(&self) -> (usize, usize) {
-        match self.loss {
-            loss if loss < 0.01 => (0, 0),
-            loss if loss < 0.10 => (1, 4),
-            loss if loss < 0.30 => (2, 6),
-            _ => (3, 8),
+    /// Redundant symbols that a voice packet earns, not whole, and the frames that they look back over.
+    pub fn voice_redundancy(&self) -> (f64, usize) {
+        if self.loss < VOICE_LOSS_MIN {
+            return (0.0, 0);
         }
+        let window = if self.loss < 0.1 { 4 } else { 6 };
+        ((VOICE.0 + VOICE.1 * self.loss).min(VOICE_MAX), window)
     }
 
     /// What repair of all kinds is expected to add to the media, as a share of it.
@@ -140,8 +153,9 @@ impl Link {
         (1.3 * self.loss).max(0.5)
     }
 
-    /// How many symbols to send for a frame that needs `need` more and was handed in `age` ago.
-    pub fn repair(&self, need: usize, age: Duration) -> usize {
+    /// How many symbols to send for a frame that needs `need` more and was handed in `age` ago. Of voice
+    /// no other frame needs it, and conceals what is missing.
+    pub fn repair(&self, need: usize, age: Duration, is_voice: bool) -> usize {
         let at_least = if self.loss < 0.1 { need } else { (need as f64 / (1.0 - self.loss)).ceil() as usize };
         let in_time = self.deadline().saturating_sub(self.srtt / 2);
         let round = self.srtt + Duration::from_millis(6);
@@ -150,7 +164,7 @@ impl Link {
         if age + round <= in_time || age > in_time + round {
             at_least
         } else {
-            surely(need, self.loss, self.miss())
+            surely(need, self.loss, if is_voice { self.miss().max(MISS_VOICE) } else { self.miss() })
         }
     }
 
@@ -203,11 +217,11 @@ mod tests {
     #[test]
     fn the_last_try_is_made_sure_and_others_cost_no_more_than_the_loss() {
         let ms = Duration::from_millis;
-        assert_eq!(link(0.05).repair(1, ms(55)), 3, "one round left, 5 %");
-        assert_eq!(link(0.20).repair(1, ms(55)), 5, "one round left, 20 %");
-        assert_eq!(link(0.05).repair(1, ms(5)), 1, "two rounds left");
-        assert_eq!(link(0.20).repair(4, ms(200)), 5, "too late for the deadline");
-        let large = link(0.05).repair(300, ms(55));
+        assert_eq!(link(0.05).repair(1, ms(55), false), 3, "one round left, 5 %");
+        assert_eq!(link(0.20).repair(1, ms(55), false), 5, "one round left, 20 %");
+        assert_eq!(link(0.05).repair(1, ms(5), false), 1, "two rounds left");
+        assert_eq!(link(0.20).repair(4, ms(200), false), 5, "too late for the deadline");
+        let large = link(0.05).repair(300, ms(55), false);
         assert!((320..360).contains(&large), "{large} for 300");
     }
 

@@ -8,6 +8,7 @@
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,9 +28,13 @@ use window::Window;
 /// How long a missing frame is waited for once a later one is whole, where packets are never sent
 /// again: this only has to cover reordering, and jitter of access networks stays below it.
 pub const HOLD_DATAGRAM: Duration = Duration::from_millis(30);
-/// The same for QUIC streams: as long as the sender may try, see
+/// The same where they are: as long as the sender may try, see
 /// [`FRAME_AGE_MAX`](crate::quic::media::FRAME_AGE_MAX).
 pub const HOLD_QUIC_STREAM: Duration = Duration::from_millis(1000);
+
+/// Sound and keyframes, which need no other frame, wait so long for those before them: these may be under
+/// repair on an earlier hop, whose round trip nobody tells; a good one repairs within this.
+pub const HOLD_ELSEWHERE: Duration = Duration::from_millis(100);
 
 /// Incomplete frames of one track in one report.
 const FRAMES_PER_TRACK: usize = 8;
@@ -41,12 +46,26 @@ pub struct Received {
     pub lane: u32,
     /// Its track.
     pub track: u8,
+    /// Its place among the frames of its lane and track.
+    pub sequence: u64,
     /// The frame.
     pub frame: Frame,
-    /// How many frames of this lane and track, just before this one, were sent but are lost.
+    /// How many frames of this lane and track, just before this one, were sent but are lost. Always 0
+    /// where frames are given out as they come.
     pub missed: u64,
     /// When its last byte came.
     pub arrived: Timestamp,
+}
+
+/// Frames that were given up: they will not be given out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The publication or play they were to come on.
+    pub lane: u32,
+    /// Their track.
+    pub track: u8,
+    /// Their sequences; a peer may jump, so that there can be any number.
+    pub sequences: Range<u64>,
 }
 
 /// The peer broke a rule; the connection should be closed with [`Coded::code`].
@@ -100,6 +119,9 @@ pub struct HopReceiver {
     link: Link,
     feedback: FeedbackBuilder,
     ready: VecDeque<Received>,
+    /// Frames are given out as they come, and what was given up is told.
+    eager: bool,
+    given_up: VecDeque<GivenUp>,
     stats: HopStats,
 }
 
@@ -110,6 +132,12 @@ struct Lane {
 }
 
 impl HopReceiver {
+    /// A receiver that gives out each frame as soon as it is whole, and tells which it gave up: for
+    /// passing frames on.
+    pub fn eager() -> Self {
+        HopReceiver { eager: true, ..HopReceiver::default() }
+    }
+
     /// Expects frames on `lane`. Opening it again keeps its place.
     pub fn open_lane(&mut self, lane: u32, delivery: Delivery) {
         self.lanes.entry(lane).or_insert_with(|| Lane { delivery, tracks: Default::default() }).delivery =
@@ -207,6 +235,11 @@ impl HopReceiver {
         self.ready.pop_front()
     }
 
+    /// Frames that were given up, of a receiver made by [`HopReceiver::eager`].
+    pub fn poll_given_up(&mut self) -> Option<GivenUp> {
+        self.given_up.pop_front()
+    }
+
     /// The report that the sender should have now, if one is due.
     pub fn poll_feedback(&mut self, now: Timestamp) -> Option<Feedback> {
         if self.feedback.poll_timeout()? > now {
@@ -261,10 +294,12 @@ impl HopReceiver {
             let window = &state.tracks[usize::from(track)];
             let hold = match state.delivery {
                 // Sound does not wait for sound, nor a keyframe for anything: not longer than one repair takes.
-                delivery if delivery.is_repaired() && window.waits_for_nothing() => self.link.deadline(),
-                Delivery::Adaptive | Delivery::LowLatency => self.link.give_up().min(HOLD_QUIC_STREAM),
+                delivery if delivery.is_repaired() && window.waits_for_nothing() => {
+                    self.link.deadline().max(HOLD_ELSEWHERE)
+                }
                 Delivery::Datagram => HOLD_DATAGRAM,
-                Delivery::QuicStream => HOLD_QUIC_STREAM,
+                // What will not come, the sender says.
+                Delivery::Adaptive | Delivery::LowLatency | Delivery::QuicStream => HOLD_QUIC_STREAM,
             };
             Some((arrived + hold, HopHeader { lane, track, sequence }))
         })
@@ -275,18 +310,33 @@ impl HopReceiver {
         let key = (hop.lane, hop.track);
         let Some(lane) = self.lanes.get_mut(&hop.lane) else { return };
         let window = &mut lane.tracks[usize::from(hop.track)];
+        if self.eager {
+            for (sequence, frame, arrived) in window.take_whole() {
+                self.stats.frames += 1;
+                self.stats.bytes += frame.object().len() as u64;
+                let HopHeader { lane, track, .. } = hop;
+                self.ready.push_back(Received { lane, track, sequence, frame, missed: 0, arrived });
+            }
+        }
         loop {
             while let Some((frame, arrived, missed)) = window.release() {
                 self.stats.frames += 1;
                 self.stats.bytes += frame.object().len() as u64;
-                // A peer may jump across the whole range, on every track.
-                self.stats.missed = self.stats.missed.saturating_add(missed);
-                self.ready.push_back(Received { lane: hop.lane, track: hop.track, frame, missed, arrived });
+                let HopHeader { lane, track, .. } = hop;
+                let sequence = window.next - 1;
+                self.ready.push_back(Received { lane, track, sequence, frame, missed, arrived });
             }
             if window.is_bounded() {
                 break;
             }
             window.skip();
+        }
+        for sequences in window.take_given_up() {
+            // A peer may jump across the whole range, on every track.
+            self.stats.missed = self.stats.missed.saturating_add(sequences.end - sequences.start);
+            if self.eager {
+                self.given_up.push_back(GivenUp { lane: hop.lane, track: hop.track, sequences });
+            }
         }
         let note = |set: &mut BTreeSet<(u32, u8)>, is_in: bool| {
             if is_in {

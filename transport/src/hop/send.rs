@@ -64,8 +64,12 @@ enum Waiting {
     Source {
         index: usize,
     },
-    /// A whole small frame, with redundancy for those before it.
-    Voice,
+    /// Word that the frame will not come.
+    Gone,
+    /// A whole small frame, with so many redundant symbols for those before it.
+    Voice {
+        redundancy: usize,
+    },
     /// A combination over `frames` frames that ends with this one.
     Combination {
         frames: usize,
@@ -181,19 +185,41 @@ impl HopSender {
         urgent: bool,
         frame: &Frame,
     ) -> Result<(), Fault> {
+        let sequence = self.reserve(lane, frame.header().track);
+        self.send_reserved(now, lane, sequence, delivery, urgent, frame)
+    }
+
+    /// Queues a frame under a sequence of its lane and track that was [reserved](Self::reserve) for it.
+    ///
+    /// # Errors
+    /// As [`HopSender::send`].
+    pub fn send_reserved(
+        &mut self,
+        now: Timestamp,
+        lane: u32,
+        sequence: u64,
+        delivery: Delivery,
+        urgent: bool,
+        frame: &Frame,
+    ) -> Result<(), Fault> {
         let header = frame.header();
         let key = (lane, header.track);
         self.heed_silence(now);
-        let state = self.lanes.entry(key).or_default();
         let sent = SentFrame::new(now, frame, urgent)?;
-        let (shape, sequence) = (sent.block.shape(), state.push(sent));
+        let shape = sent.block.shape();
+        let state = self.lanes.entry(key).or_default();
+        if !state.fill(sequence, sent) {
+            // The receiver has given it up long since.
+            return Ok(());
+        }
         let turn = (!urgent, now);
         let entry = |waiting, bytes| Entry { lane, track: header.track, sequence, waiting, bytes, turn };
         let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
         if urgent && shape.symbols() == 1 {
-            let (redundancy, _) = self.link.voice_redundancy();
-            let redundancy = if delivery.is_repaired() { redundancy } else { 0 };
-            self.enqueue(now, Class::Urgent, entry(Waiting::Voice, bytes * (1 + redundancy)));
+            let (earned, _) = self.link.voice_redundancy();
+            let redundancy = if delivery.is_repaired() { state.earn_parity(earned) } else { 0 };
+            let waiting = Waiting::Voice { redundancy };
+            self.enqueue(now, Class::Urgent, entry(waiting, bytes * (1 + redundancy)));
             return Ok(());
         }
         let class = match () {
@@ -210,7 +236,7 @@ impl HopSender {
         let Some(state) = self.lanes.get_mut(&key) else { return Ok(()) };
         let haste = if delivery == Delivery::LowLatency { Haste::High } else { Haste::Usual };
         let due = state.earn_parity(self.link.parity(shape.symbols(), header.keyframe, haste));
-        let frames = state.reach(WINDOW_VIDEO);
+        let frames = state.reach(sequence, WINDOW_VIDEO);
         for symbol in 0..due.min(QUEUE_REPAIR_MAX) {
             let slice = symbol % shape.slices();
             self.enqueue(now, Class::Parity, entry(Waiting::Combination { frames, slice }, bytes));
@@ -218,17 +244,27 @@ impl HopSender {
         Ok(())
     }
 
-    /// The next sequence of a lane and track, for a frame that travels on a QUIC stream.
-    pub fn next_sequence(&mut self, lane: u32, track: u8) -> u64 {
-        self.lanes.entry((lane, track)).or_default().pass()
+    /// The next sequence of a lane and track, for a frame that comes later, or travels on a QUIC stream.
+    pub fn reserve(&mut self, lane: u32, track: u8) -> u64 {
+        self.lanes.entry((lane, track)).or_default().reserve()
+    }
+
+    /// Tells the receiver that the frame of a reserved sequence will not come.
+    pub fn give_up(&mut self, now: Timestamp, lane: u32, track: u8, sequence: u64) {
+        let bytes = Packet::HEAD_MAX + 16;
+        let turn = (false, now);
+        self.enqueue(
+            now,
+            Class::Repair,
+            Entry { lane, track, sequence, waiting: Waiting::Gone, bytes, turn },
+        );
     }
 
     /// The next packet, if one may leave now.
     pub fn poll_transmit(&mut self, now: Timestamp) -> Option<Bytes> {
         loop {
-            let class = self.queues.iter().position(|queue| !queue.is_empty())?;
-            // A voice packet is too small to wait for its turn.
-            if class != Class::Urgent as usize && self.pacer.next_send(now) > now {
+            let (class, unpaced) = self.next_class()?;
+            if !unpaced && self.pacer.next_send(now) > now {
                 return None;
             }
             let entry = self.queues[class].pop_front()?;
@@ -248,8 +284,17 @@ impl HopSender {
 
     /// When [`poll_transmit`](Self::poll_transmit) may give something next.
     pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let first = self.queues.iter().position(|queue| !queue.is_empty())?;
-        Some(if first == Class::Urgent as usize { now } else { self.pacer.next_send(now) })
+        let (_, unpaced) = self.next_class()?;
+        Some(if unpaced { now } else { self.pacer.next_send(now) })
+    }
+
+    /// The queue whose turn it is, and whether its first packet waits for no pace: voice is too small to
+    /// wait, and so is its repair.
+    fn next_class(&self) -> Option<(usize, bool)> {
+        let (class, first) =
+            self.queues.iter().enumerate().find_map(|(at, queue)| Some((at, queue.front()?)))?;
+        let voice_repair = class == Class::Repair as usize && !first.turn.0;
+        Some((class, class == Class::Urgent as usize || voice_repair))
     }
 
     /// Takes the receiver's report: the rate follows it, and what it misses is sent.
@@ -346,8 +391,12 @@ impl HopSender {
     fn make(&mut self, now: Timestamp, entry: &Entry) -> Option<(Vec<Part>, Record)> {
         let (lane, track, sequence) = (entry.lane, entry.track, entry.sequence);
         let hop = |sequence| HopHeader { lane, track, sequence };
+        if let Waiting::Gone = entry.waiting {
+            let record = Record { at: now, lane, track, sequence, span: 1 };
+            return Some((vec![Part::Gone { hop: hop(sequence) }], record));
+        }
         let give_up = self.link.give_up();
-        let voice = self.link.voice_redundancy();
+        let (_, voice_window) = self.link.voice_redundancy();
         let state = self.lanes.get_mut(&(lane, track))?;
         let frame = state.get(sequence)?;
         if now.saturating_since(frame.offered) > give_up {
@@ -355,6 +404,7 @@ impl HopSender {
         }
         let record = Record { at: now, lane, track, sequence, span: 0 };
         match entry.waiting {
+            Waiting::Gone => None,
             Waiting::Source { index } => {
                 let (shape, bytes) = (frame.block.shape(), frame.block.symbol(index));
                 Some((vec![Part::Source { hop: hop(sequence), shape, index, bytes }], record))
@@ -367,15 +417,14 @@ impl HopSender {
                     Record { span, ..record },
                 ))
             }
-            Waiting::Voice => {
+            Waiting::Voice { redundancy } => {
                 let (shape, bytes) = (frame.block.shape(), frame.block.symbol(0));
                 let mut parts = vec![Part::Source { hop: hop(sequence), shape, index: 0, bytes }];
-                let (redundancy, frames) = voice;
                 let before = sequence.checked_sub(1);
                 for _ in 0..redundancy {
                     // Over the frames before: this one is in the packet anyway.
                     let Some((window, id, bytes)) =
-                        before.and_then(|newest| state.combine(newest, frames, 0))
+                        before.and_then(|newest| state.combine(newest, voice_window, 0))
                     else {
                         break;
                     };
@@ -449,9 +498,19 @@ impl HopSender {
         let mut under_way = self.under_way(now, feedback.covered());
         for wanted in &feedback.frames {
             let key = (wanted.lane, wanted.track);
-            let Some(frame) = self.lanes.get(&key).and_then(|lane| lane.get(wanted.sequence)) else {
+            let Some(lane) = self.lanes.get(&key) else { continue };
+            let Some(frame) = lane.get(wanted.sequence) else {
+                if lane.is_past(wanted.sequence) && self.queued(key, wanted.sequence) == 0 {
+                    self.give_up(now, wanted.lane, wanted.track, wanted.sequence);
+                }
                 continue;
             };
+            if now.saturating_since(frame.offered) > self.link.give_up() {
+                if self.queued(key, wanted.sequence) == 0 {
+                    self.give_up(now, wanted.lane, wanted.track, wanted.sequence);
+                }
+                continue;
+            }
             let symbols = frame.block.shape().symbols();
             let deficit =
                 if wanted.deficit >= DEFICIT_MAX { symbols } else { (wanted.deficit as usize).min(symbols) };
@@ -489,7 +548,7 @@ impl HopSender {
         }
         let shape = frame.block.shape();
         // The report does not say which slice lacks symbols: each gets its share, in turn.
-        let count = self.link.repair(need, age) + shape.slices() - 1;
+        let count = self.link.repair(need, age, !turn.0) + shape.slices() - 1;
         let first_slice = self.lanes.get_mut(&key).map_or(0, |lane| lane.turn(sequence, count));
         for symbol in 0..count.min(QUEUE_REPAIR_MAX) {
             // A frame of one symbol is repaired by itself: the receiver need not solve anything.

@@ -337,3 +337,53 @@ fn an_unfinished_last_frame_does_not_call_for_ever() {
     }
     assert!((10..300).contains(&reports), "{reports} reports in a minute");
 }
+
+#[test]
+fn a_reserved_sequence_keeps_the_order_and_one_given_up_keeps_nobody_waiting() {
+    let scene = Scene::default();
+    let (mut sender, mut receiver) = (HopSender::default(), HopReceiver::default());
+    receiver.open_lane(1, Delivery::Adaptive);
+    let mut now = Timestamp::from_micros(1_000_000);
+    // What arrives within 50 ms, as (number, missed).
+    let mut pass = |sender: &mut HopSender, now: &mut Timestamp| {
+        for _ in 0..500 {
+            while let Some(packet) = sender.poll_transmit(*now) {
+                let bytes = packet.len();
+                receiver.handle_packet(*now, Packet::decode(packet).unwrap(), bytes).unwrap();
+            }
+            *now += STEP;
+        }
+        std::iter::from_fn(|| receiver.poll_output())
+            .map(|received| (received.frame.header().number, received.missed))
+            .collect::<Vec<_>>()
+    };
+    sender.send(now, 1, Delivery::Adaptive, false, &frame(0, &scene)).unwrap();
+    let (late, never) = (sender.reserve(1, 0), sender.reserve(1, 0));
+    sender.send(now, 1, Delivery::Adaptive, false, &frame(3, &scene)).unwrap();
+    assert_eq!(pass(&mut sender, &mut now), [(0, 0)]);
+    sender.send_reserved(now, 1, late, Delivery::Adaptive, false, &frame(1, &scene)).unwrap();
+    assert_eq!(pass(&mut sender, &mut now), [(1, 0)]);
+    sender.give_up(now, 1, 0, never);
+    assert_eq!(pass(&mut sender, &mut now), [(3, 1)]);
+}
+
+#[test]
+fn an_eager_receiver_gives_frames_as_they_come_and_tells_what_it_gave_up() {
+    let scene = Scene::default();
+    let mut receiver = HopReceiver::eager();
+    receiver.open_lane(1, Delivery::QuicStream);
+    let ms = |n: u64| Timestamp::from_micros(n * 1000);
+    let hop = |sequence| crate::wire::hop::HopHeader { lane: 1, track: 0, sequence };
+    for (at, number) in [(0, 0), (10, 2), (20, 4), (30, 1)] {
+        receiver.handle_object(ms(at), hop(number), frame(number, &scene).object().clone()).unwrap();
+        let received = receiver.poll_output().unwrap();
+        assert_eq!((received.sequence, received.frame), (number, frame(number, &scene)));
+    }
+    assert_eq!((receiver.poll_output(), receiver.poll_given_up()), (None, None));
+    receiver.handle_timeout(ms(2_000));
+    let given_up = receiver.poll_given_up().unwrap();
+    assert_eq!((given_up.lane, given_up.track, given_up.sequences), (1, 0, 3..4));
+    receiver.handle_object(ms(2_010), hop(3), frame(3, &scene).object().clone()).unwrap();
+    assert_eq!(receiver.poll_output(), None, "too late");
+    assert_eq!(receiver.stats().missed, 1);
+}

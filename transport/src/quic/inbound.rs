@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use super::session::{Ended, MessageReceiver, MessageSender, Session};
 use crate::clock::Timer;
 use crate::error::Coded;
-use crate::hop::{Fault, HopReceiver, HopStats, Received};
+use crate::hop::{Fault, GivenUp, HopReceiver, HopStats, Received};
 use crate::wire::WireError;
 use crate::wire::control::{Delivery, StreamKind};
 use crate::wire::feedback::{Feedback, KIND_FEEDBACK};
@@ -37,8 +37,10 @@ pub enum Arrival {
     Events(MessageReceiver),
     /// The peer opened its QUIC stream for app messages.
     AppMessages(MessageReceiver),
-    /// A frame, in its turn.
+    /// A frame: in its turn, or as soon as it is whole.
     Frame(Received),
+    /// Frames that will not come; only where frames come as soon as they are whole.
+    GivenUp(GivenUp),
 }
 
 /// Says which lanes are expected. Clones act on the same connection.
@@ -95,8 +97,8 @@ impl std::fmt::Debug for Inbound {
 }
 
 impl Inbound {
-    pub(super) fn new(session: Session) -> (Self, Lanes) {
-        let lanes = Lanes(Arc::default());
+    pub(super) fn new(session: Session, receiver: HopReceiver) -> (Self, Lanes) {
+        let lanes = Lanes(Arc::new(Mutex::new(receiver)));
         let inbound = Inbound {
             timer: session.clock.timer(),
             session,
@@ -117,6 +119,9 @@ impl Inbound {
         loop {
             if let Some(received) = self.lanes.hop().poll_output() {
                 return Ok(Arrival::Frame(received));
+            }
+            if let Some(given_up) = self.lanes.hop().poll_given_up() {
+                return Ok(Arrival::GivenUp(given_up));
             }
             let now = self.session.clock.now();
             let feedback = self.lanes.hop().poll_feedback(now);

@@ -44,6 +44,8 @@ pub struct Outgoing {
     pub delivery: Delivery,
     /// Sound, or what else must not wait behind pictures.
     pub urgent: bool,
+    /// The sequence that was [reserved](MediaSender::reserve) for it, if one was.
+    pub sequence: Option<u64>,
     /// The frame; its header names the track.
     pub frame: Frame,
 }
@@ -149,16 +151,30 @@ impl MediaSender {
         self.session.out.hop().burst_estimate() / 8
     }
 
-    /// Sends a frame. It gets the next hop sequence of its lane and track.
+    /// Takes the next hop sequence of a lane and track, for a frame that is not here yet: others may leave
+    /// before it, and the peer still gets them in order.
+    pub fn reserve(&mut self, lane: u32, track: u8) -> u64 {
+        self.session.out.hop().reserve(lane, track)
+    }
+
+    /// Tells the peer that the frame of a reserved sequence will not come.
+    pub fn give_up(&mut self, lane: u32, track: u8, sequence: u64) {
+        self.session.out.hop().give_up(self.session.clock.now(), lane, track, sequence);
+        self.pump();
+    }
+
+    /// Sends a frame: under the sequence that was reserved for it, or the next of its lane and track.
     pub fn send(&mut self, outgoing: Outgoing) {
-        let Outgoing { lane, delivery, urgent, frame } = outgoing;
+        let Outgoing { lane, delivery, urgent, sequence, frame } = outgoing;
+        let track = frame.header().track;
+        let sequence = sequence.unwrap_or_else(|| self.reserve(lane, track));
         if delivery == Delivery::QuicStream {
-            self.send_on_stream(lane, urgent, frame);
+            self.send_on_stream(HopHeader { lane, track, sequence }, urgent, frame);
             return;
         }
         let now = self.session.clock.now();
         let mut hop = self.session.out.hop();
-        if hop.send(now, lane, delivery, urgent, &frame).is_err() {
+        if hop.send_reserved(now, lane, sequence, delivery, urgent, &frame).is_err() {
             debug_assert!(false, "an object of a frame can always be cut");
         }
         let next = self.session.out.pump(now, &mut hop);
@@ -197,10 +213,7 @@ impl MediaSender {
         self.given_up
     }
 
-    fn send_on_stream(&mut self, lane: u32, urgent: bool, frame: Frame) {
-        let track = frame.header().track;
-        let sequence = self.session.out.hop().next_sequence(lane, track);
-        let hop = HopHeader { lane, track, sequence };
+    fn send_on_stream(&mut self, hop: HopHeader, urgent: bool, frame: Frame) {
         let bytes = frame.object().len();
         if urgent {
             self.bytes_urgent += bytes;

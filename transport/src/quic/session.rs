@@ -13,6 +13,7 @@ use super::inbound::{Inbound, Lanes};
 use super::media::{MediaSender, Out};
 use crate::clock::Clock;
 use crate::error::{Code, Coded};
+use crate::hop::HopReceiver;
 use crate::wire::WireError;
 use crate::wire::control::{Message, MessageReader, StreamKind, encode};
 
@@ -156,7 +157,13 @@ impl Session {
 
     /// What the peer sends, frames in order. To be called once for each connection.
     pub fn inbound(&self) -> (Inbound, Lanes) {
-        Inbound::new(self.clone())
+        Inbound::new(self.clone(), HopReceiver::default())
+    }
+
+    /// What the peer sends, each frame as soon as it is whole: for passing frames on. To be called once for
+    /// each connection.
+    pub fn inbound_eager(&self) -> (Inbound, Lanes) {
+        Inbound::new(self.clone(), HopReceiver::eager())
     }
 
     /// The way out for frames. To be called once for each connection.

@@ -16,7 +16,7 @@ use crate::wire::feedback::{Feedback, IncompleteFrame, OLDER_MAX, Reception, TAI
 
 /// Reports keep this distance: a burst of losses is worth one report, not ten.
 const SPACING_MIN: Duration = Duration::from_millis(2);
-const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
+const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(5);
 const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Bounds of the wait for a burst's tail; the upper one is some frames: where most packets are lost, what

@@ -3,9 +3,10 @@
 //! ```text
 //! kind 0x03 | tx_seq | burst | part … part
 //! part: head byte | lane | track byte | sequence | … | bytes
-//! head: 0x01 source symbol, 0x02 repair symbol; 0x80 is set on every part but the last,
+//! head: 0x01 source symbol, 0x02 repair symbol, 0x03 a frame that will not come; 0x80 is set on every part but the last,
 //!       whose bytes end where the datagram ends; on others the number of bytes stands before them
 //! source: … length of the object | index of the symbol
+//! gone:   … nothing, and no bytes
 //! repair: … frames in the window | length of each object, newest first, 0 for one left out | slice | repair id byte
 //! ```
 //!
@@ -31,6 +32,7 @@ pub const BURST_MAX: u64 = 2048;
 
 const SOURCE: u8 = 0x01;
 const REPAIR: u8 = 0x02;
+const GONE: u8 = 0x03;
 const MORE: u8 = 0x80;
 
 /// A symbol on its way.
@@ -58,20 +60,26 @@ pub enum Part {
         /// Its bytes.
         bytes: Bytes,
     },
+    /// A frame that has its sequence and will not come: the sender never had it whole.
+    Gone {
+        /// The frame.
+        hop: HopHeader,
+    },
 }
 
 impl Part {
     /// The lane, track and (newest) frame.
     pub fn hop(&self) -> HopHeader {
         match *self {
-            Part::Source { hop, .. } | Part::Repair { hop, .. } => hop,
+            Part::Source { hop, .. } | Part::Repair { hop, .. } | Part::Gone { hop } => hop,
         }
     }
 
     /// The symbol's bytes.
-    pub fn bytes(&self) -> &Bytes {
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Part::Source { bytes, .. } | Part::Repair { bytes, .. } => bytes,
+            Part::Gone { .. } => &[],
         }
     }
 
@@ -79,6 +87,7 @@ impl Part {
     pub fn size(&self) -> usize {
         let window = match self {
             Part::Source { .. } => 4 + 2,
+            Part::Gone { .. } => 0,
             Part::Repair { window, .. } => 1 + window.frames().count().max(1) * 4 + 1 + 1,
         };
         1 + 4 + 1 + 8 + window + 2 + self.bytes().len()
@@ -106,6 +115,11 @@ impl Part {
                 }
                 varint::put(out, window.slice() as u64);
                 out.put_u8(id.get());
+            }
+            Part::Gone { hop } => {
+                out.put_u8(GONE | more);
+                hop.encode(out);
+                return;
             }
         }
         if !is_last {
@@ -140,6 +154,10 @@ impl Part {
                 let bytes = get_bytes(bytes, is_last)?;
                 Ok((Part::Repair { hop, window, id, bytes }, is_last))
             }
+            GONE if is_last && !bytes.is_empty() => {
+                Err(WireError::invalid("part", "bytes follow a frame that will not come"))
+            }
+            GONE => Ok((Part::Gone { hop }, is_last)),
             other => Err(WireError::invalid("part head", format!("{other:#04x} is unknown"))),
         }
     }
@@ -241,6 +259,7 @@ mod tests {
             burst: 4,
             parts: vec![
                 Part::Source { hop: hop(8), shape: blocks[1].shape(), index: 0, bytes: blocks[1].symbol(0) },
+                Part::Gone { hop: hop(7) },
                 Part::Repair { hop: hop(9), window, id: RepairId::default(), bytes: repair.slice(..400) },
             ],
         }

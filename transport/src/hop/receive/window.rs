@@ -2,6 +2,7 @@
 //! known of frames that are not whole.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(super) struct Window {
     pub(super) bytes: usize,
     /// Missed since the last frame given out.
     missed: u64,
+    /// Given up since [`Window::take_given_up`] was called last.
+    given_up: Vec<Range<u64>>,
     /// Made when the first symbol comes: most tracks never have one.
     decoder: Option<Box<Decoder>>,
     /// When a symbol last came for a frame that is not whole.
@@ -38,7 +41,15 @@ pub(super) struct Window {
 
 #[derive(Debug)]
 pub(super) enum Slot {
-    Whole { frame: Frame, arrived: Timestamp },
+    Whole {
+        frame: Frame,
+        arrived: Timestamp,
+    },
+    /// Given out ahead of its turn.
+    Given {
+        arrived: Timestamp,
+        keyframe: bool,
+    },
     Lost,
 }
 
@@ -53,6 +64,10 @@ impl Window {
                 decoder.handle_source(sequence, shape, index, Bytes::copy_from_slice(&bytes))?;
             }
             Part::Repair { window, id, bytes, .. } => decoder.handle_repair(&window, id, &bytes)?,
+            Part::Gone { .. } => {
+                self.lost(sequence);
+                return Ok(Vec::new());
+            }
         }
         let mut whole = Vec::new();
         while let Some(output) = decoder.poll_output() {
@@ -103,7 +118,7 @@ impl Window {
     /// The first whole frame that waits for an earlier one.
     pub(super) fn first_whole(&self) -> Option<(u64, Timestamp)> {
         self.ahead.iter().find_map(|(&sequence, slot)| match slot {
-            Slot::Whole { arrived, .. } => Some((sequence, *arrived)),
+            Slot::Whole { arrived, .. } | Slot::Given { arrived, .. } => Some((sequence, *arrived)),
             Slot::Lost => None,
         })
     }
@@ -122,6 +137,7 @@ impl Window {
         };
         self.ahead = self.ahead.split_off(&target);
         self.missed += target - self.next;
+        self.given_up.push(self.next..target);
         self.advance(target);
     }
 
@@ -133,7 +149,11 @@ impl Window {
             let slot = entry.remove();
             self.advance(self.next + 1);
             match slot {
-                Slot::Lost => self.missed += 1,
+                Slot::Lost => {
+                    self.missed += 1;
+                    self.given_up.push(self.next - 1..self.next);
+                }
+                Slot::Given { .. } => self.missed = 0,
                 Slot::Whole { frame, arrived } => {
                     self.bytes -= frame.object().len();
                     return Some((frame, arrived, std::mem::take(&mut self.missed)));
@@ -141,6 +161,25 @@ impl Window {
             }
         }
         None
+    }
+
+    /// The whole frames that were not given out yet, whatever is missing before them.
+    pub(super) fn take_whole(&mut self) -> Vec<(u64, Frame, Timestamp)> {
+        let mut whole = Vec::new();
+        for (&sequence, slot) in &mut self.ahead {
+            if let Slot::Whole { frame, arrived } = slot {
+                let given = Slot::Given { arrived: *arrived, keyframe: frame.header().keyframe };
+                self.bytes -= frame.object().len();
+                whole.push((sequence, frame.clone(), *arrived));
+                *slot = given;
+            }
+        }
+        whole
+    }
+
+    /// The sequences that were given up since the last call.
+    pub(super) fn take_given_up(&mut self) -> Vec<Range<u64>> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Gives up asking for what nothing was heard of since `before`.
@@ -155,6 +194,7 @@ impl Window {
     pub(super) fn waits_for_nothing(&self) -> bool {
         self.ahead.values().any(|slot| match slot {
             Slot::Whole { frame, .. } => frame.header().keyframe,
+            Slot::Given { keyframe, .. } => *keyframe,
             Slot::Lost => false,
         })
     }

@@ -1,4 +1,5 @@
-//! The frames of one lane and track that may still need repair.
+//! The frames of one lane and track that may still need repair, by sequence. A sequence can be given to
+//! a frame before it is here.
 
 use std::collections::VecDeque;
 
@@ -40,46 +41,77 @@ impl SentFrame {
     }
 }
 
+/// What a sequence stands for.
+#[derive(Debug)]
+enum Slot {
+    Frame(SentFrame),
+    /// It was given to a frame that is not here yet, not kept, or will not come.
+    Empty,
+}
+
+impl Slot {
+    fn frame(&self) -> Option<&SentFrame> {
+        match self {
+            Slot::Frame(frame) => Some(frame),
+            Slot::Empty => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.frame().map_or(0, |frame| frame.block.object().len())
+    }
+}
+
 /// One lane and track.
 #[derive(Default, Debug)]
 pub(super) struct Lane {
-    /// The sequence of the next frame; the last one kept has the one before.
+    /// The sequence of the next frame; the last slot kept has the one before.
     next: u64,
-    frames: VecDeque<SentFrame>,
+    slots: VecDeque<Slot>,
     bytes: usize,
     /// Parity earned and not yet sent, in symbols.
     parity: f64,
 }
 
 impl Lane {
-    /// Keeps a frame and gives it its sequence.
-    pub(super) fn push(&mut self, frame: SentFrame) -> u64 {
-        self.bytes += frame.block.object().len();
-        self.frames.push_back(frame);
-        while self.frames.len() > FRAMES_MAX || (self.bytes > BYTES_MAX && self.frames.len() > 1) {
-            let Some(oldest) = self.frames.pop_front() else { break };
-            self.bytes -= oldest.block.object().len();
-        }
+    /// The next sequence, for a frame that comes later, or travels in another way.
+    pub(super) fn reserve(&mut self) -> u64 {
+        self.slots.push_back(Slot::Empty);
         self.next += 1;
+        self.forget_old();
         self.next - 1
     }
 
-    /// Gives the next sequence to a frame that travels in another way and is not kept.
-    pub(super) fn pass(&mut self) -> u64 {
-        self.frames.clear();
-        self.bytes = 0;
-        self.next += 1;
-        self.next - 1
+    /// Keeps the frame of a sequence that was reserved. False if that is too long ago.
+    pub(super) fn fill(&mut self, sequence: u64, frame: SentFrame) -> bool {
+        let Some(place) = self.place(sequence) else { return false };
+        self.bytes += frame.block.object().len();
+        self.bytes -= self.slots[place].bytes();
+        self.slots[place] = Slot::Frame(frame);
+        self.forget_old();
+        self.place(sequence).is_some()
+    }
+
+    fn forget_old(&mut self) {
+        while self.slots.len() > FRAMES_MAX || (self.bytes > BYTES_MAX && self.slots.len() > 1) {
+            let Some(oldest) = self.slots.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+        }
+    }
+
+    /// Whether the frame with this sequence has been let go of.
+    pub(super) fn is_past(&self, sequence: u64) -> bool {
+        sequence < self.next - self.slots.len() as u64
     }
 
     /// The frame with this sequence, if it is still kept.
     pub(super) fn get(&self, sequence: u64) -> Option<&SentFrame> {
-        self.frames.get(self.place(sequence)?)
+        self.slots.get(self.place(sequence)?)?.frame()
     }
 
     fn place(&self, sequence: u64) -> Option<usize> {
-        let first = self.next - self.frames.len() as u64;
-        sequence.checked_sub(first).map(|place| place as usize).filter(|&place| place < self.frames.len())
+        let first = self.next - self.slots.len() as u64;
+        sequence.checked_sub(first).map(|place| place as usize).filter(|&place| place < self.slots.len())
     }
 
     /// Adds to the parity earned and takes the whole symbols out of it.
@@ -92,26 +124,27 @@ impl Lane {
 
     /// The slice that repair of this frame begins with, `count` symbols before the next time.
     pub(super) fn turn(&mut self, sequence: u64, count: usize) -> usize {
-        let Some(place) = self.place(sequence) else { return 0 };
-        let frame = &mut self.frames[place];
+        let Some(Slot::Frame(frame)) = self.place(sequence).map(|place| &mut self.slots[place]) else {
+            return 0;
+        };
         let first = frame.next_slice;
         frame.next_slice = (first + count) % frame.block.shape().slices();
         first
     }
 
-    /// How many frames, ending with the newest, a combination may cover: at most `frames_max`, and
-    /// none from before the latest keyframe.
-    pub(super) fn reach(&self, frames_max: usize) -> usize {
-        self.reach_from(self.frames.len().saturating_sub(1), frames_max)
+    /// How many frames, ending with `newest`, a combination may cover: at most `frames_max`, none
+    /// from before the latest keyframe, and none that lie beyond one that is not here.
+    pub(super) fn reach(&self, newest: u64, frames_max: usize) -> usize {
+        self.place(newest).map_or(0, |place| self.reach_from(place, frames_max))
     }
 
     fn reach_from(&self, newest: usize, frames_max: usize) -> usize {
         let mut ended = false;
-        let shapes = self.frames.range(..=newest).rev().map_while(|frame| {
-            let shape = (!ended).then(|| frame.block.shape());
+        let shapes = self.slots.range(..=newest).rev().map_while(|slot| {
+            let frame = slot.frame().filter(|_| !ended)?;
             // Every sound is a keyframe and none needs another: there the window goes on.
             ended |= frame.keyframe && frame.block.shape().symbols() > 1;
-            shape
+            Some(frame.block.shape())
         });
         reach(shapes, frames_max.min(WINDOW_FRAMES_MAX))
     }
@@ -124,14 +157,13 @@ impl Lane {
         slice: usize,
     ) -> Option<(Window, RepairId, Bytes)> {
         let place = self.place(newest)?;
-        let frames = frames.min(self.reach_from(place, frames)).min(place + 1);
-        let id = self.frames[place].next_id;
-        self.frames[place].next_id = id.next();
-        let range = place + 1 - frames..=place;
-        let window = self.frames.range(range.clone()).rev().map(|frame| Some(frame.block.shape()));
-        let window = Window::new(newest, window, slice).ok()?;
-        let blocks = self.frames.range(range).rev().map(|frame| &frame.block);
-        let bytes = encode_repair(blocks, slice, id).ok()?;
+        let frames = self.reach_from(place, frames);
+        let Slot::Frame(frame) = &mut self.slots[place] else { return None };
+        let id = frame.next_id;
+        frame.next_id = id.next();
+        let kept = || self.slots.range(place + 1 - frames..=place).rev().filter_map(Slot::frame);
+        let window = Window::new(newest, kept().map(|frame| Some(frame.block.shape())), slice).ok()?;
+        let bytes = encode_repair(kept().map(|frame| &frame.block), slice, id).ok()?;
         Some((window, id, bytes))
     }
 }

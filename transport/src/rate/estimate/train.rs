@@ -100,8 +100,10 @@ impl Trains {
             return;
         }
         // Times come in steps of 250 µs: a shorter train would look infinitely fast.
-        let span_of =
-            |(start, end): (Timestamp, Timestamp)| end.saturating_since(start).max(Duration::from_millis(1));
+        // Times come in steps of 250 µs: a shorter train would look infinitely fast.
+        let span_of = |(start, end): (Timestamp, Timestamp)| {
+            end.saturating_since(start).max(Duration::from_micros(500))
+        };
         let (span, sent) = (span_of(train.arrived), span_of(train.sent));
         let rate = train.bytes * 8_000_000 / span.as_micros() as u64;
         if train.numbers.1 - train.numbers.0 + 1 >= PACKETS_MIN_FIRST {

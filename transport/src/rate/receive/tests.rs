@@ -66,7 +66,7 @@ fn reports_come_regularly_and_end_with_the_packets() {
     let (mut builder, now) = settled(5000);
     assert_eq!(builder.poll_timeout(), Some(us(now + 50_000)));
     builder.set_incomplete(true);
-    assert_eq!(builder.poll_timeout(), Some(us(now + 10_000)));
+    assert_eq!(builder.poll_timeout(), Some(us(now + 5_000)));
     builder.set_incomplete(false);
     let mut reports = 0;
     while let Some(due) = builder.poll_timeout() {
