@@ -13,6 +13,7 @@ use crate::contender::{self, Contender};
 use crate::join::Joining;
 use crate::measure::{self, Measured};
 use crate::outcome::Outcome;
+use crate::rate;
 use crate::report::PLAYOUT;
 use crate::source::Shape;
 
@@ -42,6 +43,21 @@ impl Verdict {
     pub fn at_least(cell: &str, what: &str, value: f64, limit: f64) -> Self {
         let (cell, what) = (cell.to_owned(), what.to_owned());
         Verdict { cell, what, value, limit: format!("≥ {limit}"), met: value >= limit }
+    }
+
+    /// A figure without a limit.
+    pub fn shown(cell: &str, what: &str, value: f64) -> Self {
+        let (cell, what) = (cell.to_owned(), what.to_owned());
+        Verdict { cell, what, value, limit: "–".to_owned(), met: true }
+    }
+
+    /// Whether this one is the better of two for the same limit; of figures without one the first counts.
+    pub fn is_better_than(&self, other: &Verdict) -> bool {
+        match self.limit.chars().next() {
+            Some('≥') => self.value > other.value,
+            Some('≤' | '<') => self.value < other.value,
+            _ => false,
+        }
     }
 
     /// `value` should be below `limit`.
@@ -181,6 +197,7 @@ fn both(rtt: u64, way: Way) -> Link {
 pub fn names() -> Vec<String> {
     let mut names: Vec<String> = rows().iter().map(|row| row.name.to_owned()).collect();
     names.extend([JOINS, MODES, AHEAD, BURSTS, CAPACITY].map(str::to_owned));
+    names.extend(rate::names().into_iter().map(str::to_owned));
     names
 }
 
@@ -224,6 +241,7 @@ pub fn judge(
             measured.extend(runs);
         }
     }
+    verdicts.extend(rate::run_cases(only, effort.seeds, &progress)?.0);
     Ok((verdicts, measured))
 }
 

@@ -10,6 +10,7 @@ pub mod join;
 pub mod measure;
 pub mod outcome;
 pub mod quantile;
+pub mod rate;
 pub mod report;
 pub mod source;
 pub mod table;

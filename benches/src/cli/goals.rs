@@ -56,12 +56,28 @@ pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
     if missed == 0 { Ok(()) } else { Err(format!("{missed} goals are not met").into()) }
 }
 
-fn render(verdicts: &[Verdict]) -> String {
+pub(super) fn render(verdicts: &[Verdict]) -> String {
     let mut rows = vec![["cell", "figure", "value", "goal", ""].map(str::to_owned).to_vec()];
     for Verdict { cell, what, value, limit, met } in verdicts {
         let value = if value.is_finite() { format!("{value:.2}") } else { "never".to_owned() };
-        let met = if *met { "met" } else { "NOT MET" };
+        let met = match (limit.as_str(), met) {
+            ("–", _) => "",
+            (_, true) => "met",
+            (_, false) => "NOT MET",
+        };
         rows.push(vec![cell.clone(), what.clone(), value, limit.clone(), met.to_owned()]);
     }
     table::render(&rows)
+}
+
+/// The verdicts, with the command that gave them.
+pub(super) fn json(command: &str, verdicts: &[Verdict]) -> serde_json::Value {
+    let rows: Vec<_> = verdicts
+        .iter()
+        .map(|Verdict { cell, what, value, limit, met }| {
+            let value = value.is_finite().then_some(value);
+            serde_json::json!({ "cell": cell, "figure": what, "value": value, "goal": limit, "met": met })
+        })
+        .collect();
+    serde_json::json!({ "command": command, "verdicts": rows })
 }

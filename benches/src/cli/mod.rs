@@ -5,6 +5,7 @@ mod goals;
 mod latency;
 mod progress;
 mod quantity;
+mod rate;
 mod scenario;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,8 @@ struct Program {
 enum Measurement {
     /// Frame delay over simulated links, in virtual time: exact, and the same on every machine.
     Latency(Box<latency::Args>),
+    /// How well rate control finds what a link carries, in virtual time.
+    Rate(rate::Args),
     /// CPU time of a relay for each delivered frame, over loopback.
     Fanout(fanout::Args),
     /// Everything that Parlor means to reach, measured: value, goal, met or not.
@@ -69,6 +72,7 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
     let command = arguments.get(1..).unwrap_or_default().join(" ");
     match Program::parse_from(&arguments).command {
         Measurement::Latency(args) => latency::run(&args, &arguments),
+        Measurement::Rate(args) => rate::run(&args, &command),
         Measurement::Fanout(args) => fanout::run(&args, &command),
         Measurement::Goals(args) => goals::run(&args, &command),
         Measurement::Contenders => {

@@ -108,6 +108,22 @@ impl QuinnStreams {
         Ok(run)
     }
 
+    /// Sends from one host to another, as fast as the congestion controller lets it, until the connection ends.
+    pub(crate) async fn fill(&self, from: &Host, to: &Host) {
+        let Ok(identity) = Identity::new() else { return };
+        if self.listen(to, &identity, |_, _| std::future::ready(())).is_err() {
+            return;
+        }
+        let Ok(connection) = self.connect(from, to, &identity).await else { return };
+        let chunk = Bytes::from_static(&[0; 64 * 1024]);
+        // The listener reads whole "frames", so that each of them is a QUIC stream.
+        while let Ok(mut stream) = connection.open_uni().await {
+            if stream.write_chunk(chunk.clone()).await.is_err() || stream.finish().is_err() {
+                return;
+            }
+        }
+    }
+
     async fn publish(&self, cell: &Cell, connection: &Connection, clock: &Clock) -> Run {
         let start = clock.now() + START;
         let mut source = Source::new(cell.shape);

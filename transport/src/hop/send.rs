@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::policy::{Haste, Link, WINDOW_VIDEO};
-use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer, SentPacket};
+use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer, PathState, SentPacket};
 use crate::repair::Fault;
 use crate::units::Timestamp;
 use crate::wire::control::Delivery;
@@ -30,6 +30,8 @@ const QUEUE_MAX: Duration = Duration::from_millis(60);
 /// What may leave before the first report, in bytes: a keyframe and some. A newcomer's whole group at once
 /// would fill the queue of a link of which nothing is known yet.
 const FLIGHT_FIRST: u64 = 32 * 1024;
+/// A frame that has waited for longer shows that the source makes too much: the next one would be older still.
+const QUEUE_AGE_MAX: Duration = Duration::from_millis(150);
 /// Voice gets through beside everything else, up to this many bytes at once.
 const QUEUE_URGENT_MAX: usize = 64 * 1024;
 /// Parity and repair waiting; what is beyond will be asked for again.
@@ -38,6 +40,9 @@ const QUEUE_REPAIR_MAX: usize = 512;
 const RECORDS_MAX: usize = 4096;
 /// Repair may run this far ahead of its share: the losses of a large frame.
 const REPAIR_BURST: f64 = 64.0 * 1150.0;
+
+/// Where a queue stands, it may have saved up no more than its share of so many seconds.
+const REPAIR_QUEUED: f64 = 0.05;
 
 /// Reports are answered with repair at this distance at least.
 const REPAIR_SPACING: Duration = Duration::from_millis(1);
@@ -322,6 +327,13 @@ impl HopSender {
         self.controller.rate()
     }
 
+    /// Whether what is under way has to drain before a new frame makes sense: an encoder should leave
+    /// the next ones out.
+    pub fn is_overfull(&self, now: Timestamp) -> bool {
+        matches!(self.controller.state(now), PathState::Overfull | PathState::Broken)
+            || self.queue_age(now) > QUEUE_AGE_MAX
+    }
+
     /// What is left of the rate for media once repair has its share, bits/s.
     pub fn media_target(&self) -> u64 {
         (self.rate() as f64 / (1.0 + self.link.overhead())) as u64
@@ -480,7 +492,12 @@ impl HopSender {
         let passed = now.saturating_since(self.credited).as_secs_f64();
         self.credited = now;
         let share = self.link.repair_share() * self.controller.rate() as f64 / 8.0;
-        self.repair_credit = (self.repair_credit + passed * share).min(REPAIR_BURST.max(share * 0.25));
+        // What a full queue lost is not to be poured into it again.
+        let most = match self.controller.state(now) {
+            PathState::Open => REPAIR_BURST.max(share * 0.25),
+            PathState::Queued | PathState::Overfull | PathState::Broken => share * REPAIR_QUEUED,
+        };
+        self.repair_credit = (self.repair_credit + passed * share).min(most);
         if self.repair_credit < 0.0 {
             return false;
         }

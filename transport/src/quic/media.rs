@@ -239,6 +239,8 @@ pub struct OutStats {
     pub loss: f64,
     /// What repair of all kinds is expected to add to the media, as a share of it.
     pub overhead: f64,
+    /// Whether the link is so full that the next frames are better left out.
+    pub overfull: bool,
     /// For how long the oldest frame has waited that has not left entirely.
     pub queue_age: Duration,
     /// Bytes of datagrams by kind.
@@ -254,6 +256,7 @@ impl Session {
             media_target: hop.media_target(),
             loss: hop.link().loss,
             overhead: hop.link().overhead(),
+            overfull: hop.is_overfull(self.clock.now()),
             queue_age: hop.queue_age(self.clock.now()),
             sent: hop.stats(),
         }
