@@ -100,7 +100,7 @@ fn bursts_leave_as_fast_as_the_path_carries_them_and_probe_when_that_is_not_know
     let train =
         |stretched| Estimate { train_recent: Some(2 * MBIT), train_stretched: stretched, ..path(MBIT) };
     controller.on_estimate(ms(0), &train(true));
-    assert_eq!(controller.burst_rate(), 1_940_000);
+    assert_eq!(controller.burst_rate(), 1_900_000);
     controller.on_estimate(ms(20), &train(false));
     assert_eq!(controller.burst_rate(), 2_400_000);
 }
@@ -113,7 +113,7 @@ fn a_stretched_train_bounds_growth() {
         train_stretched: true,
         ..path(controller.rate())
     });
-    assert_eq!(controller.rate(), 1_940_000);
+    assert_eq!(controller.rate(), 1_900_000);
 }
 
 #[test]
