@@ -10,8 +10,11 @@ use parlor_client::{Delivery, Timestamp};
 use crate::cell::Cell;
 
 pub mod meter;
+pub mod moq_scheme;
 pub mod parlor;
 pub mod quinn_streams;
+#[cfg(feature = "peers")]
+pub mod webrtc;
 
 /// The contender with this name, if there is one.
 pub fn named(name: &str) -> Option<Box<dyn Contender>> {
@@ -38,7 +41,10 @@ pub fn strangers() -> Vec<Box<dyn Contender>> {
     let mut strangers: Vec<Box<dyn Contender>> = Vec::new();
     for congestion in [Congestion::Cubic, Congestion::Bbr] {
         strangers.push(Box::new(QuinnStreams { congestion }));
+        strangers.push(Box::new(moq_scheme::MoqScheme { congestion }));
     }
+    #[cfg(feature = "peers")]
+    strangers.push(Box::new(webrtc::WebRtc));
     strangers
 }
 

@@ -14,7 +14,7 @@ use parlor_client::Timestamp;
 use parlor_transport::clock::Clock;
 use parlor_transport::sim::{Host, Profile, Sim, Simulation};
 use quinn::congestion::{BbrConfig, CubicConfig};
-use quinn::{Connection, TransportConfig, VarInt};
+use quinn::{Connection, RecvStream, TransportConfig, VarInt};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::meter::Hosts;
@@ -88,7 +88,7 @@ impl QuinnStreams {
         self.listen(&hosts.subscriber, &identity, receive)?;
         let target = if cell.publisher.is_some() && cell.subscriber.is_some() {
             let relay = sim.host("relay", Profile::perfect().with_rtt(Duration::ZERO));
-            let onward = self.connect(&relay, &hosts.subscriber, &identity).await?;
+            let onward = connect(self.congestion, &relay, &hosts.subscriber, &identity).await?;
             let clock = clock.clone();
             self.listen(&relay, &identity, move |frame, started| {
                 let (onward, clock) = (onward.clone(), clock.clone());
@@ -98,7 +98,7 @@ impl QuinnStreams {
         } else {
             hosts.subscriber.clone()
         };
-        let connection = self.connect(&hosts.publisher, &target, &identity).await?;
+        let connection = connect(self.congestion, &hosts.publisher, &target, &identity).await?;
         let meter = hosts.measure(cell);
         let mut run = self.publish(cell, &connection, &clock).await;
         clock.sleep(GRACE).await;
@@ -136,8 +136,7 @@ impl QuinnStreams {
                 while lost.try_recv().is_ok() {}
                 source.force_keyframe();
             }
-            let path = connection.stats().path;
-            let estimate = (path.cwnd as f64 * 8.0 / path.rtt.as_secs_f64().max(1e-3)) as u64;
+            let estimate = estimate(connection);
             if cell.feed == Feed::Follow {
                 source.set_bitrate(estimate.min(cell.shape.bitrate));
             }
@@ -168,67 +167,93 @@ impl QuinnStreams {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (chain, key) = (vec![identity.certificate.clone()], identity.key.clone_key());
-        let mut config =
-            quinn::ServerConfig::with_single_cert(chain, key).map_err(|error| error.to_string())?;
-        config.transport_config(Arc::new(self.transport()));
-        let endpoint = host.endpoint(PORT, Some(config)).map_err(|error| error.to_string())?;
         let on_frame = Arc::new(on_frame);
-        tokio::spawn(async move {
-            while let Some(incoming) = endpoint.accept().await {
-                let Ok(connection) = incoming.await else { continue };
-                while let Ok(mut stream) = connection.accept_uni().await {
-                    let on_frame = on_frame.clone();
-                    tokio::spawn(async move {
-                        let mut captured = [0; 8];
-                        if stream.read_exact(&mut captured).await.is_err() {
-                            return;
-                        }
-                        if let Ok(frame) = stream.read_to_end(FRAME_MAX).await {
-                            let captured = Timestamp::from_micros(u64::from_be_bytes(captured));
-                            on_frame(frame.into(), captured).await;
-                        }
-                    });
+        accepting(self.congestion, host, identity, move |mut stream| {
+            let on_frame = on_frame.clone();
+            async move {
+                let mut captured = [0; 8];
+                if stream.read_exact(&mut captured).await.is_err() {
+                    return;
+                }
+                if let Ok(frame) = stream.read_to_end(FRAME_MAX).await {
+                    let captured = Timestamp::from_micros(u64::from_be_bytes(captured));
+                    on_frame(frame.into(), captured).await;
                 }
             }
-        });
-        Ok(())
-    }
-
-    async fn connect(&self, from: &Host, to: &Host, identity: &Identity) -> Result<Connection, String> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(identity.certificate.clone()).map_err(|error| error.to_string())?;
-        let mut config = quinn::ClientConfig::with_root_certificates(Arc::new(roots))
-            .map_err(|error| error.to_string())?;
-        config.transport_config(Arc::new(self.transport()));
-        let endpoint = from.endpoint(0, None).map_err(|error| error.to_string())?;
-        let connecting = endpoint.connect_with(config, (to.ip(), PORT).into(), HOST_NAME);
-        connecting.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
-    }
-
-    fn transport(&self) -> TransportConfig {
-        let mut transport = TransportConfig::default();
-        transport
-            .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
-            .keep_alive_interval(Some(Duration::from_secs(1)))
-            // Packets of the same size as everybody's.
-            .mtu_discovery_config(None);
-        match self.congestion {
-            Congestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
-            Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
-        };
-        transport
+        })
     }
 }
 
+/// What the window lets through: the rate that an app has to go by.
+pub(super) fn estimate(connection: &Connection) -> u64 {
+    let path = connection.stats().path;
+    (path.cwnd as f64 * 8.0 / path.rtt.as_secs_f64().max(1e-3)) as u64
+}
+
+/// Accepts connections on `host`; each stream of theirs is given to a task of its own.
+pub(super) fn accepting<F>(
+    congestion: Congestion,
+    host: &Host,
+    identity: &Identity,
+    on_stream: impl Fn(RecvStream) -> F + Send + Sync + 'static,
+) -> Result<(), String>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (chain, key) = (vec![identity.certificate.clone()], identity.key.clone_key());
+    let mut config = quinn::ServerConfig::with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    config.transport_config(Arc::new(transport(congestion)));
+    let endpoint = host.endpoint(PORT, Some(config)).map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            let Ok(connection) = incoming.await else { continue };
+            while let Ok(stream) = connection.accept_uni().await {
+                tokio::spawn(on_stream(stream));
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Connects to whoever is [`accepting`] on `to`.
+pub(super) async fn connect(
+    congestion: Congestion,
+    from: &Host,
+    to: &Host,
+    identity: &Identity,
+) -> Result<Connection, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity.certificate.clone()).map_err(|error| error.to_string())?;
+    let mut config =
+        quinn::ClientConfig::with_root_certificates(Arc::new(roots)).map_err(|error| error.to_string())?;
+    config.transport_config(Arc::new(transport(congestion)));
+    let endpoint = from.endpoint(0, None).map_err(|error| error.to_string())?;
+    let connecting = endpoint.connect_with(config, (to.ip(), PORT).into(), HOST_NAME);
+    connecting.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
+}
+
+fn transport(congestion: Congestion) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .keep_alive_interval(Some(Duration::from_secs(1)))
+        // Packets of the same size as everybody's.
+        .mtu_discovery_config(None);
+    match congestion {
+        Congestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
+        Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    };
+    transport
+}
+
 /// A certificate whose size is the same in every run.
-struct Identity {
+pub(super) struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    fn new() -> Result<Self, String> {
+    pub(super) fn new() -> Result<Self, String> {
         let failed = |error: rcgen::Error| error.to_string();
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(failed)?;
         let mut params = rcgen::CertificateParams::new(vec![HOST_NAME.to_owned()]).map_err(failed)?;
