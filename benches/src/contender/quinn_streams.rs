@@ -114,7 +114,7 @@ impl QuinnStreams {
         if self.listen(to, &identity, |_, _| std::future::ready(())).is_err() {
             return;
         }
-        let Ok(connection) = self.connect(from, to, &identity).await else { return };
+        let Ok(connection) = connect(self.congestion, from, to, &identity).await else { return };
         let chunk = Bytes::from_static(&[0; 64 * 1024]);
         // The listener reads whole "frames", so that each of them is a QUIC stream.
         while let Ok(mut stream) = connection.open_uni().await {
