@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parlor_client::{PublishOptions, Publisher, Room};
+use parlor_client::room::RoomState;
+use parlor_client::{Code, Coded, PublishOptions, Publisher, Room};
 use parlor_tests::world::{Person, World, engine_on};
 use parlor_transport::sim::{self, Profile, Sim, Simulation};
 use proptest::prelude::*;
@@ -85,6 +86,16 @@ fn deeds() -> impl Strategy<Value = Vec<(usize, Deed, u16)>> {
     proptest::collection::vec((0usize..6, deed, 0u16..1500), 1..40)
 }
 
+/// How a stay may end in such a history: left, replaced, or cut off.
+const ENDS: [Code; 6] = [
+    Code::Ok,
+    Code::RepeatedLogin,
+    Code::HeartbeatTimeout,
+    Code::ConnectFailed,
+    Code::ConnectTimeout,
+    Code::ConnectionLost,
+];
+
 #[derive(Default)]
 struct Stay {
     rooms: Vec<Room>,
@@ -136,9 +147,14 @@ async fn live(sim: &Sim, history: &[(usize, Deed, u16)]) {
     let mut connected = 0;
     for (person, stay) in people.iter().zip(&stays) {
         for room in &stay.rooms {
-            if room.status().state == parlor_client::room::RoomState::Connected {
+            let status = room.status();
+            if status.state == RoomState::Connected {
                 assert_equal(&world, person, room);
                 connected += 1;
+            } else {
+                // A mirror that misses an event notices and ends the call: that is no end of ours.
+                let code = status.error.as_ref().map_or(Code::Ok, Coded::code);
+                assert!(ENDS.contains(&code), "{}: {status:?}", person.name);
             }
         }
     }

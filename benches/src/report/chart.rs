@@ -29,10 +29,10 @@ pub struct Bars {
 }
 
 const WIDTH: f64 = 820.0;
-const HEIGHT: f64 = 300.0;
+const HEIGHT: f64 = 314.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 34.0;
+const TOP: f64 = 48.0;
 const BOTTOM: f64 = 44.0;
 /// Colours in the page's style; more series than that begin again.
 const COLOURS: usize = 8;
@@ -125,7 +125,7 @@ impl Bars {
         let x_max = nice(self.bars.iter().map(|(_, parts)| sum(parts)).fold(0.0, f64::max));
         let place = |x: f64| NAMES + x / x_max * (WIDTH - NAMES - RIGHT);
         let legend = legend(self.parts.iter().copied(), NAMES);
-        let mut svg = open_at(&self.title, bottom + BOTTOM + legend.1);
+        let mut svg = open(&self.title, bottom + BOTTOM + legend.1);
         for x in ticks(x_max) {
             let at = place(x);
             _ = write!(
@@ -174,10 +174,6 @@ impl Bars {
 }
 
 fn open(title: &str, height: f64) -> String {
-    open_at(title, height)
-}
-
-fn open_at(title: &str, height: f64) -> String {
     format!(
         r#"<svg viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{0}"><text class="title" x="4" y="14">{0}</text>"#,
         escape(title)
@@ -190,7 +186,7 @@ fn legend<'a>(names: impl Iterator<Item = &'a str>, left: f64) -> (String, f64) 
     let mut out = String::new();
     for (at, name) in names.enumerate() {
         // Monospaced digits and letters of 12 px are some 6.6 px wide.
-        let width = 28.0 + name.chars().count() as f64 * 6.8;
+        let width = 28.0 + name.chars().count() as f64 * 7.3;
         if x + width > WIDTH && x > left {
             (x, y) = (left, y + 18.0);
         }
@@ -217,13 +213,13 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// The next larger of 1, 2, 5 times a power of ten.
+/// The next larger of some round numbers times a power of ten; a fifth of each is round, too.
 fn nice(value: f64) -> f64 {
     if !(value.is_finite() && value > 0.0) {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
+    [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
         .into_iter()
         .map(|step| step * power)
         .find(|top| *top >= value)
@@ -257,7 +253,7 @@ mod tests {
     fn axes_end_at_round_numbers() {
         assert_eq!(
             [nice(0.0), nice(3.2), nice(5.0), nice(70.0), nice(1234.0)],
-            [1.0, 5.0, 5.0, 100.0, 2000.0]
+            [1.0, 4.0, 5.0, 80.0, 1500.0]
         );
         assert_eq!(decades(1e-3), [1.0, 0.1, 0.01, 0.001].map(|v: f64| v));
     }
