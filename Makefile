@@ -20,7 +20,7 @@ TARGET ?=
 
 export CLIP
 
-.PHONY: help setup setup-check demo test lint check bench fuzz
+.PHONY: help setup setup-check demo test lint check bench fuzz faults
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -56,3 +56,6 @@ bench: setup ## the measurements, in virtual time and over loopback
 
 fuzz: setup ## fuzz every wire decoder (SECS=60 each, TARGET=one of tests/corpus)
 	scripts/fuzz.sh $(SECS) $(TARGET)
+
+faults: setup ## plant the faults of tests/faults, and expect their tests to turn red
+	scripts/faults.sh
