@@ -127,6 +127,8 @@ impl QuinnStreams {
     async fn publish(&self, cell: &Cell, connection: &Connection, clock: &Clock) -> Run {
         let start = clock.now() + START;
         let mut source = Source::new(cell.shape);
+        // A keyframe for every frame that is given up would be what fills the link: one a second at most.
+        let mut keyframe_next = 0;
         let mut run = Run::default();
         let (given_up, mut lost) = tokio::sync::mpsc::channel(STREAMS_MAX as usize);
         for number in 0..cell.frames() {
@@ -134,7 +136,9 @@ impl QuinnStreams {
             clock.sleep_until(captured).await;
             if lost.try_recv().is_ok() {
                 while lost.try_recv().is_ok() {}
-                source.force_keyframe();
+                if number >= keyframe_next {
+                    source.force_keyframe();
+                }
             }
             let estimate = estimate(connection);
             if cell.feed == Feed::Follow {
@@ -142,6 +146,9 @@ impl QuinnStreams {
             }
             run.target.push((captured, estimate));
             let made = source.make();
+            if made.keyframe {
+                keyframe_next = number + u64::from(cell.shape.frames_per_second);
+            }
             run.frames.push(Fate {
                 captured,
                 keyframe: made.keyframe,

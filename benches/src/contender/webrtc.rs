@@ -2,6 +2,7 @@
 //! estimate from transport-wide feedback that paces what is sent.
 //!
 //! str0m does no input or output and reads no clock: it is given packets and the time, here the simulation's.
+//! Its receiver gives frames in order, so a frame here is complete when all before it are, too.
 //! ICE and DTLS are over before anything is measured. One link only: what stands between two would be a
 //! conference server, which str0m is not.
 
@@ -37,12 +38,13 @@ const GRACE: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(1);
 /// ICE and DTLS take a few round trips of a clean link.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
-/// What libwebrtc begins with, too.
-const ESTIMATE_INITIAL: u64 = 300_000;
+/// The estimate begins with so many times the media rate. With the customary 300 kbit/s a source that keeps its
+/// rate waits in the pacer for the first seconds, and that would be most of what is measured.
+const ESTIMATE_INITIAL: u64 = 2;
+/// The rate asked for, in media rates, so that the estimate may rise above what is needed.
+const ESTIMATE_WANTED: u64 = 4;
 /// UDP payload bytes of a packet, as everybody's.
 const MTU: usize = 1_200;
-/// Packets the receiver holds back behind a gap. The default of 30 is less than two of the largest keyframes.
-const REORDERING: usize = 300;
 
 impl Contender for WebRtc {
     fn name(&self) -> String {
@@ -63,10 +65,11 @@ impl Contender for WebRtc {
 async fn run_in(sim: &Sim, cell: &Cell) -> Result<Run, String> {
     let hosts = Hosts::new(sim, cell);
     let clock = sim.clock();
-    let mut sender = Peer::new(&hosts.publisher, clock)?;
-    let mut receiver = Peer::new(&hosts.subscriber, clock)?;
+    let estimate = cell.shape.bitrate * ESTIMATE_INITIAL;
+    let mut sender = Peer::new(&hosts.publisher, clock, estimate)?;
+    let mut receiver = Peer::new(&hosts.subscriber, clock, estimate)?;
     let mid = negotiate(&mut sender, &mut receiver).map_err(|error| error.to_string())?;
-    sender.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::from(cell.shape.bitrate as f64 * HEADROOM));
+    sender.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::from(cell.shape.bitrate * ESTIMATE_WANTED));
 
     let connected_by = clock.now() + CONNECT_MAX;
     let mut call = Call { sender, receiver, mid, came: vec![None; cell.frames() as usize] };
@@ -106,9 +109,6 @@ async fn run_in(sim: &Sim, cell: &Cell) -> Result<Run, String> {
     run.frames.iter_mut().zip(call.came).for_each(|(frame, at)| frame.complete = at);
     Ok(run)
 }
-
-/// The rate asked for is beyond the media's, so that the estimate may rise above what is needed.
-const HEADROOM: f64 = 1.5;
 
 /// Offer and answer, outside the network: a signalling server is no part of what is measured.
 fn negotiate(sender: &mut Peer, receiver: &mut Peer) -> Result<Mid, RtcError> {
@@ -196,16 +196,15 @@ struct Peer {
 type Packet = (SocketAddr, Vec<u8>);
 
 impl Peer {
-    fn new(host: &Host, clock: &Clock) -> Result<Self, String> {
+    fn new(host: &Host, clock: &Clock, estimate: u64) -> Result<Self, String> {
         let socket = host.socket(0).map_err(|error| error.to_string())?;
         let port = socket.local_addr().map_err(|error| error.to_string())?.port();
         let address = SocketAddr::new(host.ip(), port);
         let rtc = Rtc::builder()
             .clear_codecs()
             .enable_vp8(true)
-            .enable_bwe(Some(Bitrate::from(ESTIMATE_INITIAL)))
+            .enable_bwe(Some(Bitrate::from(estimate)))
             .set_mtu(MTU..=MTU)
-            .set_reordering_size_video(REORDERING)
             .build(clock.to_std(clock.now()));
         let mut peer = Peer {
             rtc,
@@ -215,7 +214,7 @@ impl Peer {
             due: clock.now(),
             frames: Vec::new(),
             keyframe_wanted: false,
-            estimate: ESTIMATE_INITIAL,
+            estimate,
         };
         let candidate = Candidate::host(address, Protocol::Udp).map_err(|error| error.to_string())?;
         peer.rtc.add_local_candidate(candidate);
