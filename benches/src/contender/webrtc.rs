@@ -58,7 +58,7 @@ impl Contender for WebRtc {
         // Source numbers and identifiers; the generator is this thread's, as the whole simulation is.
         fastrand::seed(cell.seed);
         let limit = CONNECT_MAX + cell.length + START + GRACE + Duration::from_secs(120);
-        Simulation::new(cell.seed).time_max(limit).run(async |sim| run_in(&sim, cell).await)
+        Simulation::new(cell.seed).time_max(limit).run(async |sim| Box::pin(run_in(&sim, cell)).await)
     }
 }
 
