@@ -263,7 +263,7 @@ impl PublishOptions {
         self
     }
 
-    /// How frames travel. Default: each on a QUIC stream of its own.
+    /// How frames travel. Default: [`Delivery::Adaptive`].
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;

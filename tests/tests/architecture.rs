@@ -28,7 +28,6 @@ const SHELLS: &[&str] = &[
     "transport/src/quic",
     "transport/src/sim",
     "relay/src/connection",
-    "relay/src/http",
     "relay/src/main",
     "relay/src/server",
     "client/src/cli",

@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use parlor_transport::wire::frame::Frame;
+use parlor_transport::wire::frame::{Frame, OBJECT_MAX};
 
 /// Places kept open and frames held of one track: as many as the hop itself holds while one is missing.
 const MISSING_MAX: u64 = 64;
+/// Bytes held of one track while one frame is missing: two of the largest, as in the hop.
+const HELD_BYTES_MAX: usize = 2 * OBJECT_MAX;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub(super) struct Intake {
     /// Places kept open: sequence and index in the cache.
     open: BTreeMap<u64, u64>,
     held: BTreeMap<u64, Frame>,
+    held_bytes: usize,
     /// Frames before the next were lost.
     lost: bool,
 }
@@ -54,7 +57,14 @@ pub(super) enum Deed {
 
 impl Intake {
     pub(super) fn new(single_layer: bool) -> Self {
-        Intake { single_layer, next: 0, open: BTreeMap::new(), held: BTreeMap::new(), lost: false }
+        Intake {
+            single_layer,
+            next: 0,
+            open: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            lost: false,
+        }
     }
 
     /// The sequence that follows all that came or were given up.
@@ -70,12 +80,15 @@ impl Intake {
             return index.map(|index| Deed::Fill { frame, index }).into_iter().collect();
         }
         if !self.single_layer {
-            self.held.insert(sequence, frame);
+            self.held_bytes += frame.object().len();
+            if let Some(twice) = self.held.insert(sequence, frame) {
+                self.held_bytes -= twice.object().len();
+            }
             return self.release();
         }
         let mut deeds = Vec::new();
         let missing = sequence - self.next;
-        if missing as usize + self.open.len() > MISSING_MAX as usize {
+        if missing.saturating_add(self.open.len() as u64) > MISSING_MAX {
             self.lost = true;
         } else {
             deeds.extend((self.next..sequence).map(Deed::Open));
@@ -105,22 +118,73 @@ impl Intake {
         deeds
     }
 
-    /// What is in order of what is held.
+    /// What is in order of what is held, or has to go because too much is held.
     fn release(&mut self) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        // A hop holds no more than this before it gives something up; a peer cannot make it.
-        if self.held.len() as u64 > MISSING_MAX
-            && let Some((&first, _)) = self.held.first_key_value()
-        {
-            self.next = first;
-            self.lost = true;
-        }
-        while let Some(entry) = self.held.first_entry()
-            && *entry.key() <= self.next
-        {
-            self.next = entry.key() + 1;
-            deeds.push(Deed::Push { frame: entry.remove(), lost: std::mem::take(&mut self.lost) });
+        while let Some(entry) = self.held.first_entry() {
+            let sequence = *entry.key();
+            if sequence > self.next {
+                let too_many = self.held.len() as u64 > MISSING_MAX || self.held_bytes > HELD_BYTES_MAX;
+                if !too_many {
+                    break;
+                }
+                self.lost = true;
+                self.next = sequence;
+                continue;
+            }
+            let frame = entry.remove();
+            self.held_bytes -= frame.object().len();
+            self.next = sequence + 1;
+            deeds.push(Deed::Push { frame, lost: std::mem::take(&mut self.lost) });
         }
         deeds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use parlor_transport::id::StreamAlias;
+    use parlor_transport::units::Timestamp;
+    use parlor_transport::wire::frame::FrameHeader;
+
+    use super::*;
+
+    fn frame(number: u64, size: usize) -> Frame {
+        let header = FrameHeader {
+            alias: StreamAlias(1),
+            track: 0,
+            spatial: 0,
+            temporal: 0,
+            number,
+            captured: Timestamp::ZERO,
+            keyframe: true,
+            discardable: false,
+            level: None,
+            metadata: Bytes::new(),
+        };
+        Frame::new(header, &vec![0; size]).unwrap()
+    }
+
+    #[test]
+    fn a_publisher_that_withholds_one_frame_makes_us_hold_no_more_than_two_large_ones() {
+        let mut intake = Intake::new(false);
+        let mut pushed = 0;
+        for sequence in 1..40 {
+            pushed += intake.take(sequence, frame(sequence, OBJECT_MAX - 100)).len();
+            assert!(intake.held_bytes <= HELD_BYTES_MAX);
+        }
+        assert!(pushed >= 37, "{pushed}");
+    }
+
+    #[test]
+    fn several_layers_stay_in_order_and_go_on_when_one_is_given_up() {
+        let mut intake = Intake::new(false);
+        assert_eq!(intake.take(1, frame(1, 9)), []);
+        let deeds = intake.take(0, frame(0, 9));
+        assert!(matches!(&deeds[..], [Deed::Push { lost: false, .. }, Deed::Push { lost: false, .. }]));
+        assert_eq!(intake.take(3, frame(3, 9)), []);
+        assert!(matches!(&intake.give_up(2..3)[..], [Deed::Push { lost: true, .. }]));
+        assert_eq!((intake.held_bytes, intake.held.len()), (0, 0));
     }
 }
