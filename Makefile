@@ -51,8 +51,9 @@ check: setup-check lint ## lint, every combination of features, documentation, l
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
 	$(CARGO) deny --locked --all-features check licenses bans sources
 
-bench: setup ## the measurements, in virtual time and over loopback
+bench: setup ## the measurements, in virtual time and over loopback, and which goals are met
 	$(CARGO) run --release $(LOCKED) -p parlor-benches --bin parlor-bench -- report
+	$(CARGO) run --release $(LOCKED) -p parlor-benches --bin parlor-bench -- goals
 
 fuzz: setup ## fuzz every wire decoder (SECS=60 each, TARGET=one of tests/corpus)
 	scripts/fuzz.sh $(SECS) $(TARGET)
