@@ -69,7 +69,8 @@ impl Outcome {
         self.p99_by_seed.push(complete.quantile(0.99));
         self.complete.join(complete);
         self.decodable.join(shown_after);
-        let pauses = pauses(shown.iter().flatten().copied());
+        let due = run.frames.iter().map(|frame| frame.captured + self.one_way);
+        let pauses = pauses(due, shown.iter().flatten().copied());
         self.freezes += pauses.len();
         self.frozen += pauses.iter().sum::<Duration>();
         self.media += run.frames.iter().map(|frame| frame.bytes as u64).sum::<u64>();
@@ -137,15 +138,23 @@ fn decodable(frames: &[Fate]) -> Vec<Option<Timestamp>> {
 }
 
 /// The gaps between shown frames of at least max(3 × the average, the average + 150 ms), the average
-/// being that of the last 30 gaps: freezes by WebRTC's definition.
-fn pauses(shown: impl Iterator<Item = Timestamp>) -> Vec<Duration> {
-    let shown: Vec<Timestamp> = shown.collect();
+/// being that of the last 30 gaps: freezes by WebRTC's definition. What that counts only when the next frame
+/// comes counts here too if none does: a call that shows nothing more is frozen to its end, when the last frame
+/// was `due`, and one that shows nothing for long is from its start.
+fn pauses(due: impl Iterator<Item = Timestamp>, shown: impl Iterator<Item = Timestamp>) -> Vec<Duration> {
+    let due: Vec<Timestamp> = due.collect();
+    let (Some(&first), Some(&last)) = (due.first(), due.last()) else { return Vec::new() };
+    let nominal = last.saturating_since(first) / (due.len() as u32 - 1).max(1);
+    let shown: Vec<Timestamp> = [first].into_iter().chain(shown).chain([last]).collect();
     let gaps: Vec<Duration> = shown.windows(2).map(|pair| pair[1].saturating_since(pair[0])).collect();
     let is_freeze = |(at, gap): (usize, &Duration)| {
-        let recent = &gaps[at.saturating_sub(30)..at];
-        let average = recent.iter().sum::<Duration>() / (recent.len() as u32).max(1);
-        (!recent.is_empty() && *gap >= (average * 3).max(average + Duration::from_millis(150)))
-            .then_some(*gap)
+        // The first gap runs from when a picture was due, and says nothing of the distance of pictures.
+        let recent = &gaps[at.saturating_sub(30).max(1).min(at)..at];
+        let average = match recent.len() as u32 {
+            0 => nominal,
+            count => recent.iter().sum::<Duration>() / count,
+        };
+        (*gap >= (average * 3).max(average + Duration::from_millis(150))).then_some(*gap)
     };
     gaps.iter().enumerate().filter_map(is_freeze).collect()
 }
@@ -159,11 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_of_a_third_of_a_second_is_a_freeze() {
-        let steady: Vec<Timestamp> = (0..30).map(|n| ms(n * 33)).collect();
-        assert!(pauses(steady.iter().copied()).is_empty());
-        let late = steady.iter().copied().chain([ms(29 * 33 + 300)]);
-        assert_eq!(pauses(late), [Duration::from_millis(300)]);
+    fn a_gap_of_a_third_of_a_second_is_a_freeze_and_so_is_no_picture_at_all() {
+        let due: Vec<Timestamp> = (0..60).map(|n| ms(n * 33)).collect();
+        let pauses = |shown: &[u64]| pauses(due.iter().copied(), shown.iter().map(|at| ms(*at)));
+        let steady: Vec<u64> = (0..60).map(|n| n * 33).collect();
+        assert!(pauses(&steady).is_empty());
+        let gap = Duration::from_millis;
+        let (before, after) = (&steady[..30], &steady[38..]);
+        assert_eq!(pauses(&[before, after].concat()), [gap(9 * 33)]);
+        assert_eq!(pauses(before), [gap(30 * 33)], "it ends frozen");
+        assert_eq!(pauses(after), [gap(38 * 33)], "it begins frozen");
+        assert_eq!(pauses(&[]), [gap(59 * 33)]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, value_parser = quantity::percent)]
     loss_down: Option<f64>,
     /// Mean length of a run of lost packets; 1 is independent loss.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = quantity::burst)]
     burst: Vec<f64>,
     /// Mean jitter in each direction, ms, exponentially distributed, packets in order.
     #[arg(long, value_delimiter = ',', default_value = "0")]
@@ -62,7 +62,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_parser = quantity::rate)]
     media_rate: Vec<u64>,
     /// Frames per second of video.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     fps: u32,
     /// Whether the source keeps its rate or follows what the transport offers.
     #[arg(long, value_enum, default_value = "fixed")]
@@ -71,13 +71,13 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "adaptive,datagram,quic-stream")]
     mode: Vec<String>,
     /// Length of the call in virtual time, s.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// The first seed. Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many seeds are run and counted together.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// TOML file with any of these options as keys, lists for several values; the command line comes first.
     #[arg(long, value_name = "FILE")]
@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args, arguments: &[String]) -> Result<(), Failure> {
         .flat_map(|cell| contenders.iter().map(move |contender| (cell.clone(), contender.as_ref())))
         .collect();
     let count = progress::Count::default();
-    let rows = measure::run_all(&tasks, args.seeds.max(1), |done, of| count.show(done, of))?;
+    let rows = measure::run_all(&tasks, args.seeds, |done, of| count.show(done, of))?;
     let table = report::table(&rows);
     println!("Frame delay from capture to complete, ms beyond one-way delay, virtual time");
     println!("$ {command}\n\n{table}");
@@ -184,8 +184,12 @@ impl Args {
             (true, Media::Video) => vec![1_000_000],
             (true, Media::Audio) => vec![32_000],
         };
-        if self.fps == 0 || self.seconds == 0 {
-            return Err("--fps and --seconds are at least 1".into());
+        let has = |times: &[u64]| times.iter().any(|&time| time > 0);
+        let jitter_of_way = self.jitter_up.into_iter().chain(self.jitter_down).any(|time| time > 0);
+        if has(&self.reorder) && (has(&self.jitter) || jitter_of_way) {
+            return Err(
+                "--jitter keeps packets in order and --reorder does not: measure one after the other".into(),
+            );
         }
         let mut cells = Vec::new();
         for &rtt in &self.rtt {

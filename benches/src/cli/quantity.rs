@@ -19,6 +19,12 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
     value.map(|value| value / 100.0).ok_or_else(|| "give a percentage from 0 to below 100".to_owned())
 }
 
+/// The mean length of a run of lost packets.
+pub(super) fn burst(text: &str) -> Result<f64, String> {
+    let value = text.trim().parse::<f64>().ok().filter(|value| (1.0..=1000.0).contains(value));
+    value.ok_or_else(|| "give a number of packets from 1 to 1000".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +38,7 @@ mod tests {
         assert!(rate("fast").is_err() && rate("-1k").is_err() && rate("1e9m").is_err());
         assert_eq!((percent("5"), percent("0.5%")), (Ok(0.05), Ok(0.005)));
         assert!(percent("100").is_err() && percent("x").is_err());
+        assert_eq!((burst("1"), burst("2.5")), (Ok(1.0), Ok(2.5)));
+        assert!(["0", "-1", "NaN", "inf"].iter().all(|text| burst(text).is_err()));
     }
 }
