@@ -7,6 +7,8 @@
 //! sending at all: the caller asks [`HopSender::has_room`] first.
 
 mod frames;
+mod queues;
+mod repair;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,11 +20,13 @@ use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer,
 use crate::repair::Fault;
 use crate::units::Timestamp;
 use crate::wire::control::Delivery;
-use crate::wire::feedback::{DEFICIT_MAX, FRAMES_MAX, Feedback, Reception};
+use crate::wire::feedback::Feedback;
 use crate::wire::frame::Frame;
 use crate::wire::hop::{DATAGRAM_MAX, HopHeader};
 use crate::wire::packet::{BURST_MAX, PARTS_MAX, Packet, Part};
 use frames::{Lane, SentFrame};
+use queues::{Class, Entry, FrameKey, QUEUE_REPAIR_MAX, Queues, Waiting};
+use repair::Allowance;
 
 /// A queue that takes longer than this to leave is full: the next frame waits outside, where it
 /// can still be dropped whole.
@@ -34,78 +38,18 @@ const FLIGHT_FIRST: u64 = 32 * 1024;
 const QUEUE_AGE_MAX: Duration = Duration::from_millis(150);
 /// Voice gets through beside everything else, up to this many bytes at once.
 const QUEUE_URGENT_MAX: usize = 64 * 1024;
-/// Parity and repair waiting; what is beyond will be asked for again.
-const QUEUE_REPAIR_MAX: usize = 512;
 /// Packets that a report may still speak of: two seconds of 20 Mbit/s.
 const RECORDS_MAX: usize = 4096;
-/// Repair may run this far ahead of its share: the losses of a large frame.
-const REPAIR_BURST: f64 = 64.0 * 1150.0;
-
-/// Where a queue stands, it may have saved up no more than its share of so many seconds.
-const REPAIR_QUEUED: f64 = 0.05;
-
-/// Reports are answered with repair at this distance at least.
-const REPAIR_SPACING: Duration = Duration::from_millis(1);
 /// QUIC's default: how long a receiver may hold an acknowledgement.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 /// A keyframe of 720p video with its parity.
 const KEYFRAME_BYTES: u64 = 100_000;
 
-/// Which queue a symbol waits in; lower leaves first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Class {
-    Urgent,
-    Repair,
-    Base,
-    Other,
-    Parity,
-}
-
-const CLASSES: usize = 5;
-
-/// A symbol that waits. It is made when it leaves.
-#[derive(Clone, Copy, Debug)]
-enum Waiting {
-    Source {
-        index: usize,
-    },
-    /// Word that the frame will not come.
-    Gone,
-    /// A whole small frame, with so many redundant symbols for those before it.
-    Voice {
-        redundancy: usize,
-    },
-    /// A combination over `frames` frames that ends with this one.
-    Combination {
-        frames: usize,
-        slice: usize,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    lane: u32,
-    track: u8,
-    sequence: u64,
-    waiting: Waiting,
-    bytes: usize,
-    /// Lower leaves first among repair: sound, then the oldest frame, which all later ones build on.
-    turn: (bool, Timestamp),
-}
-
-impl Entry {
-    fn is_of(&self, key: (u32, u8), sequence: u64) -> bool {
-        (self.lane, self.track, self.sequence) == (key.0, key.1, sequence)
-    }
-}
-
 /// What left in one packet: at most two are needed to know what its loss means.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     at: Timestamp,
-    lane: u32,
-    track: u8,
-    sequence: u64,
+    frame: FrameKey,
     /// Frames that it helps, this one and older ones; 0 for a symbol as it is.
     span: usize,
 }
@@ -131,8 +75,7 @@ pub struct SendStats {
 #[derive(Debug)]
 pub struct HopSender {
     lanes: BTreeMap<(u32, u8), Lane>,
-    queues: [VecDeque<Entry>; CLASSES],
-    queued_urgent: usize,
+    queues: Queues,
     pacer: Pacer,
     estimator: Estimator,
     controller: Controller,
@@ -140,8 +83,7 @@ pub struct HopSender {
     tx_seq: u64,
     /// What left, the newest last; the last one has number `tx_seq − 1`.
     records: VecDeque<Record>,
-    repair_credit: f64,
-    credited: Timestamp,
+    allowance: Allowance,
     repaired_at: Timestamp,
     stats: SendStats,
 }
@@ -150,16 +92,14 @@ impl Default for HopSender {
     fn default() -> Self {
         HopSender {
             lanes: BTreeMap::new(),
-            queues: Default::default(),
-            queued_urgent: 0,
+            queues: Queues::default(),
             pacer: Pacer::default(),
             estimator: Estimator::default(),
             controller: Controller::new(ControllerConfig::default()),
             link: Link::default(),
             tx_seq: 0,
             records: VecDeque::new(),
-            repair_credit: REPAIR_BURST,
-            credited: Timestamp::ZERO,
+            allowance: Allowance::default(),
             repaired_at: Timestamp::ZERO,
             stats: SendStats::default(),
         }
@@ -170,7 +110,8 @@ impl HopSender {
     /// Whether a frame handed in now would leave soon. One frame always may, whatever its size.
     pub fn has_room(&self, now: Timestamp, bytes: usize, urgent: bool) -> bool {
         if urgent {
-            return self.queued_urgent == 0 || self.queued_urgent + bytes <= QUEUE_URGENT_MAX;
+            let waiting = self.queues.urgent_bytes();
+            return waiting == 0 || waiting + bytes <= QUEUE_URGENT_MAX;
         }
         if self.estimator.estimate().is_none() && self.stats.source + self.pacer.queued() > FLIGHT_FIRST {
             return false;
@@ -217,8 +158,8 @@ impl HopSender {
             // The receiver has given it up long since.
             return Ok(());
         }
-        let turn = (!urgent, now);
-        let entry = |waiting, bytes| Entry { lane, track: header.track, sequence, waiting, bytes, turn };
+        let (frame, turn) = (FrameKey { lane, track: header.track, sequence }, (!urgent, now));
+        let entry = |waiting, bytes| Entry { frame, waiting, bytes, turn };
         let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
         if urgent && shape.symbols() == 1 {
             let (earned, _) = self.link.voice_redundancy();
@@ -256,13 +197,8 @@ impl HopSender {
 
     /// Tells the receiver that the frame of a reserved sequence will not come.
     pub fn give_up(&mut self, now: Timestamp, lane: u32, track: u8, sequence: u64) {
-        let bytes = Packet::HEAD_MAX + 16;
-        let turn = (false, now);
-        self.enqueue(
-            now,
-            Class::Repair,
-            Entry { lane, track, sequence, waiting: Waiting::Gone, bytes, turn },
-        );
+        let (frame, bytes) = (FrameKey { lane, track, sequence }, Packet::HEAD_MAX + 16);
+        self.enqueue(now, Class::Repair, Entry { frame, waiting: Waiting::Gone, bytes, turn: (false, now) });
     }
 
     /// The next packet, if one may leave now.
@@ -272,9 +208,8 @@ impl HopSender {
             if !unpaced && self.pacer.next_send(now) > now {
                 return None;
             }
-            let entry = self.queues[class].pop_front()?;
-            self.queued_urgent -= if class == Class::Urgent as usize { entry.bytes } else { 0 };
-            if class == Class::Repair as usize && !self.spend_repair(now, entry.bytes) {
+            let entry = self.queues.pop(class)?;
+            if class == Class::Repair && !self.spend_repair(now, entry.bytes) {
                 self.pacer.on_dropped(entry.bytes);
                 continue;
             }
@@ -295,11 +230,10 @@ impl HopSender {
 
     /// The queue whose turn it is, and whether its first packet waits for no pace: voice is too small to
     /// wait, and so is its repair.
-    fn next_class(&self) -> Option<(usize, bool)> {
-        let (class, first) =
-            self.queues.iter().enumerate().find_map(|(at, queue)| Some((at, queue.front()?)))?;
-        let voice_repair = class == Class::Repair as usize && !first.turn.0;
-        Some((class, class == Class::Urgent as usize || voice_repair))
+    fn next_class(&self) -> Option<(Class, bool)> {
+        let (class, first) = self.queues.first()?;
+        let voice_repair = class == Class::Repair && !first.turn.0;
+        Some((class, class == Class::Urgent || voice_repair))
     }
 
     /// Takes the receiver's report: the rate follows it, and what it misses is sent.
@@ -357,9 +291,7 @@ impl HopSender {
 
     /// For how long the oldest frame has waited that has not left entirely, repair aside.
     pub fn queue_age(&self, now: Timestamp) -> Duration {
-        let classes = [Class::Urgent, Class::Base, Class::Other];
-        let fronts = classes.iter().filter_map(|&class| self.queues[class as usize].front());
-        fronts.map(|entry| now.saturating_since(entry.turn.1)).max().unwrap_or_default()
+        self.queues.oldest().map(|since| now.saturating_since(since)).unwrap_or_default()
     }
 
     /// What left so far.
@@ -375,37 +307,18 @@ impl HopSender {
 
     fn enqueue(&mut self, now: Timestamp, class: Class, entry: Entry) {
         self.pacer.enqueue(now, entry.bytes);
-        if class == Class::Urgent {
-            self.queued_urgent += entry.bytes;
-        }
-        let queue = &mut self.queues[class as usize];
-        let dropped = match class {
-            Class::Repair => {
-                let place = queue.partition_point(|other| other.turn <= entry.turn);
-                queue.insert(place, entry);
-                if queue.len() > QUEUE_REPAIR_MAX { queue.pop_back() } else { None }
-            }
-            Class::Parity => {
-                queue.push_back(entry);
-                if queue.len() > QUEUE_REPAIR_MAX { queue.pop_front() } else { None }
-            }
-            Class::Urgent | Class::Base | Class::Other => {
-                queue.push_back(entry);
-                None
-            }
-        };
-        if let Some(dropped) = dropped {
+        if let Some(dropped) = self.queues.push(class, entry) {
             self.pacer.on_dropped(dropped.bytes);
         }
     }
 
     /// The symbols of a packet; `None` when its frame is gone or too old.
     fn make(&mut self, now: Timestamp, entry: &Entry) -> Option<(Vec<Part>, Record)> {
-        let (lane, track, sequence) = (entry.lane, entry.track, entry.sequence);
+        let FrameKey { lane, track, sequence } = entry.frame;
         let hop = |sequence| HopHeader { lane, track, sequence };
+        let record = Record { at: now, frame: entry.frame, span: 0 };
         if let Waiting::Gone = entry.waiting {
-            let record = Record { at: now, lane, track, sequence, span: 1 };
-            return Some((vec![Part::Gone { hop: hop(sequence) }], record));
+            return Some((vec![Part::Gone { hop: hop(sequence) }], Record { span: 1, ..record }));
         }
         let give_up = self.link.give_up();
         let (_, voice_window) = self.link.voice_redundancy();
@@ -414,7 +327,6 @@ impl HopSender {
         if now.saturating_since(frame.offered) > give_up {
             return None;
         }
-        let record = Record { at: now, lane, track, sequence, span: 0 };
         match entry.waiting {
             Waiting::Gone => None,
             Waiting::Source { index } => {
@@ -455,15 +367,14 @@ impl HopSender {
     fn depart(
         &mut self,
         now: Timestamp,
-        class: usize,
+        class: Class,
         entry: &Entry,
         parts: Vec<Part>,
         record: Record,
     ) -> Bytes {
         let tx_seq = self.tx_seq;
         self.tx_seq += 1;
-        let burst = self.queues.iter().map(VecDeque::len).sum::<usize>() as u64;
-        let burst = burst.min(BURST_MAX);
+        let burst = (self.queues.len() as u64).min(BURST_MAX);
         let datagram = Packet { tx_seq, burst, parts }.encode();
         // The pacer counted what was estimated; what it did not know of, it learns now.
         self.pacer.on_sent(now, entry.bytes);
@@ -479,174 +390,11 @@ impl HopSender {
         }
         self.stats.packets += 1;
         let counter = match entry.waiting {
-            Waiting::Combination { .. } if class == Class::Parity as usize => &mut self.stats.parity,
-            _ if class == Class::Repair as usize => &mut self.stats.repair,
+            Waiting::Combination { .. } if class == Class::Parity => &mut self.stats.parity,
+            _ if class == Class::Repair => &mut self.stats.repair,
             _ => &mut self.stats.source,
         };
         *counter += datagram.len() as u64;
         datagram
-    }
-
-    /// Whether repair has not yet used up its share of the rate.
-    fn spend_repair(&mut self, now: Timestamp, bytes: usize) -> bool {
-        let passed = now.saturating_since(self.credited).as_secs_f64();
-        self.credited = now;
-        let share = self.link.repair_share() * self.controller.rate() as f64 / 8.0;
-        // What a full queue lost is not to be poured into it again.
-        let most = match self.controller.state(now) {
-            PathState::Open => REPAIR_BURST.max(share * 0.25),
-            PathState::Queued | PathState::Overfull | PathState::Broken => share * REPAIR_QUEUED,
-        };
-        self.repair_credit = (self.repair_credit + passed * share).min(most);
-        if self.repair_credit < 0.0 {
-            return false;
-        }
-        self.repair_credit -= bytes as f64;
-        true
-    }
-
-    /// Queues what the report says is missing and is not on its way already.
-    fn repair(&mut self, now: Timestamp, feedback: &Feedback) {
-        // An honest receiver keeps this distance; more would only cost work.
-        if now.saturating_since(self.repaired_at) < REPAIR_SPACING {
-            return;
-        }
-        self.repaired_at = now;
-        let mut under_way = self.under_way(now, feedback.covered());
-        for wanted in &feedback.frames {
-            let key = (wanted.lane, wanted.track);
-            let Some(lane) = self.lanes.get(&key) else { continue };
-            let Some(frame) = lane.get(wanted.sequence) else {
-                if lane.is_past(wanted.sequence) && self.queued(key, wanted.sequence) == 0 {
-                    self.give_up(now, wanted.lane, wanted.track, wanted.sequence);
-                }
-                continue;
-            };
-            if now.saturating_since(frame.offered) > self.link.give_up() {
-                if self.queued(key, wanted.sequence) == 0 {
-                    self.give_up(now, wanted.lane, wanted.track, wanted.sequence);
-                }
-                continue;
-            }
-            let symbols = frame.block.shape().symbols();
-            let deficit =
-                if wanted.deficit >= DEFICIT_MAX { symbols } else { (wanted.deficit as usize).min(symbols) };
-            self.repair_frame(now, key, wanted.sequence, deficit, &mut under_way);
-        }
-        for (key, sequence) in self.lost_tail(feedback) {
-            let Some(frame) = self.lanes.get(&key).and_then(|lane| lane.get(sequence)) else { continue };
-            let symbols = frame.block.shape().symbols();
-            self.repair_frame(now, key, sequence, symbols, &mut under_way);
-        }
-    }
-
-    fn repair_frame(
-        &mut self,
-        now: Timestamp,
-        key: (u32, u8),
-        sequence: u64,
-        deficit: usize,
-        under_way: &mut Vec<Record>,
-    ) {
-        // What has not left yet is no loss, and parity that waits is as good as new repair.
-        let mut need = deficit.saturating_sub(self.queued(key, sequence));
-        need -= self.hasten_parity(now, key, sequence, need);
-        // Parity of later frames may help too, but comes later than what is sent now.
-        under_way.retain(|record| {
-            let helps = ((record.lane, record.track), record.sequence) == (key, sequence);
-            let is_used = helps && need > 0;
-            need -= usize::from(is_used);
-            !is_used
-        });
-        let Some(frame) = self.lanes.get(&key).and_then(|lane| lane.get(sequence)) else { return };
-        let (age, turn) = (now.saturating_since(frame.offered), (!frame.urgent, frame.offered));
-        if need == 0 || age > self.link.give_up() {
-            return;
-        }
-        let shape = frame.block.shape();
-        // The report does not say which slice lacks symbols: each gets its share, in turn.
-        let count = self.link.repair(need, age, !turn.0) + shape.slices() - 1;
-        let first_slice = self.lanes.get_mut(&key).map_or(0, |lane| lane.turn(sequence, count));
-        for symbol in 0..count.min(QUEUE_REPAIR_MAX) {
-            // A frame of one symbol is repaired by itself: the receiver need not solve anything.
-            let waiting = match shape.symbols() {
-                1 => Waiting::Source { index: 0 },
-                _ => Waiting::Combination { frames: 1, slice: (first_slice + symbol) % shape.slices() },
-            };
-            let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
-            let (lane, track) = key;
-            self.enqueue(now, Class::Repair, Entry { lane, track, sequence, waiting, bytes, turn });
-        }
-    }
-
-    /// Symbols of a frame that wait, parity aside.
-    fn queued(&self, key: (u32, u8), sequence: u64) -> usize {
-        let classes = [Class::Repair, Class::Base, Class::Other];
-        let entries = classes.iter().flat_map(|&class| &self.queues[class as usize]);
-        entries.filter(|entry| entry.is_of(key, sequence)).count()
-    }
-
-    /// Makes repair of up to `need` parity symbols of a frame that wait; says how many.
-    fn hasten_parity(&mut self, now: Timestamp, key: (u32, u8), sequence: u64, need: usize) -> usize {
-        let mut hastened = 0;
-        while hastened < need {
-            let queue = &mut self.queues[Class::Parity as usize];
-            let Some(entry) =
-                queue.iter().position(|entry| entry.is_of(key, sequence)).and_then(|at| queue.remove(at))
-            else {
-                break;
-            };
-            self.pacer.on_dropped(entry.bytes);
-            self.enqueue(now, Class::Repair, entry);
-            hastened += 1;
-        }
-        hastened
-    }
-
-    /// What left after `covered` and may still arrive.
-    fn under_way(&self, now: Timestamp, covered: u64) -> Vec<Record> {
-        let horizon = self.link.horizon();
-        let newer = self.tx_seq.saturating_sub(covered.saturating_add(1)).min(self.records.len() as u64);
-        let start = self.records.len() - newer as usize;
-        let recent = self.records.range(start..);
-        recent.filter(|record| now.saturating_since(record.at) < horizon).copied().collect()
-    }
-
-    /// Frames of which the receiver has seen nothing because the end of a burst is missing.
-    fn lost_tail(&self, feedback: &Feedback) -> Vec<((u32, u8), u64)> {
-        if feedback.tail == 0 {
-            return Vec::new();
-        }
-        let first = self.tx_seq.saturating_sub(self.records.len() as u64);
-        let mut frames: Vec<((u32, u8), u64)> = Vec::new();
-        for tx_seq in (feedback.highest + 1)..=feedback.covered().min(self.tx_seq.saturating_sub(1)) {
-            if frames.len() >= FRAMES_MAX {
-                break;
-            }
-            let Some(record) = tx_seq.checked_sub(first).and_then(|at| self.records.get(at as usize)) else {
-                continue;
-            };
-            let frame = ((record.lane, record.track), record.sequence);
-            let is_listed =
-                feedback.frames.iter().any(|listed| ((listed.lane, listed.track), listed.sequence) == frame);
-            // Parity that is lost is no frame that is lost; and of a frame that began before the
-            // tail the receiver knows and tells itself.
-            let began_before = self.began_before(feedback, record);
-            if record.span == 0 && !is_listed && !began_before && !frames.contains(&frame) {
-                frames.push(frame);
-            }
-        }
-        frames
-    }
-
-    /// Whether a packet of the same frame is known to have arrived.
-    fn began_before(&self, feedback: &Feedback, of: &Record) -> bool {
-        let first = self.tx_seq.saturating_sub(self.records.len() as u64);
-        feedback.packets().filter(|(_, reception)| *reception != Reception::Missing).any(|(tx_seq, _)| {
-            tx_seq.checked_sub(first).and_then(|at| self.records.get(at as usize)).is_some_and(|record| {
-                (record.lane, record.track, record.sequence, record.span)
-                    == (of.lane, of.track, of.sequence, 0)
-            })
-        })
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::congestion::WindowTarget;
@@ -28,6 +29,9 @@ const DATAGRAM_RECEIVE: usize = 512 * 1024;
 /// Round-trip time assumed before one was measured: the first retransmission comes after three of it. On
 /// a longer way some packets of the handshake go out twice; on a lossy one this saves tenths of a second.
 const RTT_INITIAL: Duration = Duration::from_millis(50);
+/// Bytes of a connection id, in front of every packet: among four billion, those of all connections of a host are
+/// told apart, and quinn makes another one when it meets one that is taken.
+const CID_LEN: usize = 4;
 /// Unread bytes of all QUIC streams of one connection.
 const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
 /// Unacknowledged bytes of all QUIC streams of one connection.
@@ -167,7 +171,7 @@ impl Endpoint {
 
     fn new(binding: Binding, options: Options, server: Option<quinn::ServerConfig>) -> io::Result<Self> {
         let mut config = EndpointConfig::default();
-        config.rng_seed(binding.seed);
+        config.rng_seed(binding.seed).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
         let runtime = binding.clock.quinn_runtime();
         let quinn =
             quinn::Endpoint::new_with_abstract_socket(config, server.clone(), binding.socket, runtime)?;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! kind 0x03 | tx_seq | burst | part … part
-//! part: head byte | lane | track byte | sequence | … | bytes
-//! head: 0x01 source symbol, 0x02 repair symbol, 0x03 a frame that will not come; 0x80 is set on every part but the last,
-//!       whose bytes end where the datagram ends; on others the number of bytes stands before them
+//! part: head byte | lane | sequence | … | bytes
+//! head: 1 source symbol, 2 repair symbol, 3 a frame that will not come, 4 a frame of one symbol; plus 16 × track; plus 128
+//!       on every part but the last, whose bytes end where the datagram ends; on others their number stands before them
 //! source: … length of the object | index of the symbol
 //! gone:   … nothing, and no bytes
+//! whole:  … nothing: the symbol is the object
 //! repair: … frames in the window | length of each object, newest first, 0 for one left out | slice | repair id byte
 //! ```
 //!
@@ -18,7 +19,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::OBJECT_MAX;
-use super::hop::{DATAGRAM_MAX, HopHeader};
+use super::hop::{DATAGRAM_MAX, HopHeader, LANE_MAX};
 use super::{WireError, varint};
 use crate::repair::code::{SYMBOLS_MAX, WINDOW_FRAMES_MAX};
 use crate::repair::{RepairId, Shape, Window};
@@ -33,6 +34,10 @@ pub const BURST_MAX: u64 = 2048;
 const SOURCE: u8 = 0x01;
 const REPAIR: u8 = 0x02;
 const GONE: u8 = 0x03;
+/// A source symbol that is its object: sound is small, and so should be what stands before it.
+const WHOLE: u8 = 0x04;
+const KIND: u8 = 0x0f;
+const TRACK_SHIFT: u32 = 4;
 const MORE: u8 = 0x80;
 
 /// A symbol on its way.
@@ -90,21 +95,31 @@ impl Part {
             Part::Gone { .. } => 0,
             Part::Repair { window, .. } => 1 + window.frames().count().max(1) * 4 + 1 + 1,
         };
-        1 + 4 + 1 + 8 + window + 2 + self.bytes().len()
+        1 + 4 + 8 + window + 2 + self.bytes().len()
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Part::Source { shape, .. } if shape.symbols() == 1 => WHOLE,
+            Part::Source { .. } => SOURCE,
+            Part::Repair { .. } => REPAIR,
+            Part::Gone { .. } => GONE,
+        }
     }
 
     fn encode(&self, is_last: bool, out: &mut BytesMut) {
         let more = if is_last { 0 } else { MORE };
+        let hop = self.hop();
+        out.put_u8(self.kind() | hop.track << TRACK_SHIFT | more);
+        varint::put(out, hop.lane.into());
+        varint::put(out, hop.sequence);
         match self {
-            Part::Source { hop, shape, index, .. } => {
-                out.put_u8(SOURCE | more);
-                hop.encode(out);
+            Part::Source { shape, .. } if shape.symbols() == 1 => {}
+            Part::Source { shape, index, .. } => {
                 varint::put(out, shape.length() as u64);
                 varint::put(out, *index as u64);
             }
-            Part::Repair { hop, window, id, .. } => {
-                out.put_u8(REPAIR | more);
-                hop.encode(out);
+            Part::Repair { window, id, .. } => {
                 let oldest = window.frames().last().map_or(window.newest(), |(frame, _)| frame);
                 let count = window.newest() - oldest + 1;
                 varint::put(out, count);
@@ -116,11 +131,7 @@ impl Part {
                 varint::put(out, window.slice() as u64);
                 out.put_u8(id.get());
             }
-            Part::Gone { hop } => {
-                out.put_u8(GONE | more);
-                hop.encode(out);
-                return;
-            }
+            Part::Gone { .. } => return,
         }
         if !is_last {
             varint::put(out, self.bytes().len() as u64);
@@ -131,12 +142,24 @@ impl Part {
     fn decode(bytes: &mut Bytes) -> Result<(Self, bool), WireError> {
         let head = varint::get_u8(bytes, "part head")?;
         let is_last = head & MORE == 0;
-        let hop = HopHeader::decode(bytes)?;
+        let track = (head & !MORE) >> TRACK_SHIFT;
+        let lane = varint::get_bounded(bytes, "lane", LANE_MAX.into())? as u32;
+        let hop = HopHeader { lane, track, sequence: varint::get(bytes, "hop sequence")? };
         let broken = |fault: crate::repair::Fault| WireError::invalid("symbol", fault.to_string());
-        match head & !MORE {
+        match head & KIND {
+            WHOLE => {
+                let bytes = get_bytes(bytes, is_last)?;
+                let shape = Shape::new(bytes.len()).map_err(broken)?;
+                if shape.symbols() != 1 {
+                    return Err(WireError::invalid("symbol", "too long for a frame of one symbol"));
+                }
+                Ok((Part::Source { hop, shape, index: 0, bytes }, is_last))
+            }
             SOURCE => {
-                let shape = get_length(bytes)?;
-                let shape = Shape::new(shape).map_err(broken)?;
+                let shape = Shape::new(get_length(bytes)?).map_err(broken)?;
+                if shape.symbols() == 1 {
+                    return Err(WireError::invalid("symbol", "a frame of one symbol is sent as such"));
+                }
                 let index = varint::get_bounded(bytes, "symbol index", SYMBOLS_MAX as u64)? as usize;
                 let bytes = get_bytes(bytes, is_last)?;
                 Ok((Part::Source { hop, shape, index, bytes }, is_last))
@@ -251,7 +274,7 @@ mod tests {
     }
 
     fn packet() -> Packet {
-        let blocks = [2000, 500, 900].map(|size| SourceBlock::new(vec![7; size].into()).unwrap());
+        let blocks = [1200, 300, 900].map(|size| SourceBlock::new(vec![7; size].into()).unwrap());
         let window = Window::new(9, [Some(blocks[2].shape()), None, Some(blocks[0].shape())], 0).unwrap();
         let repair = encode_repair([&blocks[2], &blocks[0]], 0, RepairId::default()).unwrap();
         Packet {
@@ -259,8 +282,9 @@ mod tests {
             burst: 4,
             parts: vec![
                 Part::Source { hop: hop(8), shape: blocks[1].shape(), index: 0, bytes: blocks[1].symbol(0) },
+                Part::Source { hop: hop(9), shape: blocks[0].shape(), index: 1, bytes: blocks[0].symbol(1) },
                 Part::Gone { hop: hop(7) },
-                Part::Repair { hop: hop(9), window, id: RepairId::default(), bytes: repair.slice(..400) },
+                Part::Repair { hop: hop(9), window, id: RepairId::default(), bytes: repair.slice(..100) },
             ],
         }
     }

@@ -1,0 +1,187 @@
+//! What a report asks for, sent again: only what is not on its way already, and within a share of the rate.
+
+use std::time::Duration;
+
+use super::queues::{Class, Entry, FrameKey, QUEUE_REPAIR_MAX, Waiting};
+use super::{HopSender, Record};
+use crate::rate::PathState;
+use crate::units::Timestamp;
+use crate::wire::feedback::{DEFICIT_MAX, FRAMES_MAX, Feedback, IncompleteFrame, Reception};
+use crate::wire::packet::Packet;
+
+/// Repair may run this far ahead of its share: the losses of a large frame.
+const REPAIR_BURST: f64 = 64.0 * 1150.0;
+/// Where a queue stands, it may have saved up no more than its share of so many seconds.
+const REPAIR_QUEUED: f64 = 0.05;
+/// Reports are answered with repair at this distance at least.
+const REPAIR_SPACING: Duration = Duration::from_millis(1);
+
+impl HopSender {
+    /// Whether repair has not yet used up its share of the rate.
+    pub(super) fn spend_repair(&mut self, now: Timestamp, bytes: usize) -> bool {
+        let share = self.link.repair_share() * self.controller.rate() as f64 / 8.0;
+        // What a full queue lost is not to be poured into it again.
+        let most = match self.controller.state(now) {
+            PathState::Open => REPAIR_BURST.max(share * 0.25),
+            PathState::Queued | PathState::Overfull | PathState::Broken => share * REPAIR_QUEUED,
+        };
+        self.allowance.spend(now, bytes, share, most)
+    }
+
+    /// Queues what the report says is missing and is not on its way already.
+    pub(super) fn repair(&mut self, now: Timestamp, feedback: &Feedback) {
+        // An honest receiver keeps this distance; more would only cost work.
+        if now.saturating_since(self.repaired_at) < REPAIR_SPACING {
+            return;
+        }
+        self.repaired_at = now;
+        let mut under_way = self.under_way(now, feedback.covered());
+        for wanted in &feedback.frames {
+            let frame = FrameKey { lane: wanted.lane, track: wanted.track, sequence: wanted.sequence };
+            let Some(lane) = self.lanes.get(&frame.track()) else { continue };
+            let give_up = self.link.give_up();
+            match lane.get(frame.sequence) {
+                Some(sent) if now.saturating_since(sent.offered) <= give_up => {
+                    let symbols = sent.block.shape().symbols();
+                    let all = wanted.deficit >= DEFICIT_MAX;
+                    let deficit = if all { symbols } else { (wanted.deficit as usize).min(symbols) };
+                    self.repair_frame(now, frame, deficit, &mut under_way);
+                }
+                None if !lane.is_past(frame.sequence) => {}
+                _ if self.queues.waiting(frame) > 0 => {}
+                _ => self.give_up(now, frame.lane, frame.track, frame.sequence),
+            }
+        }
+        for frame in self.lost_tail(feedback) {
+            let Some(sent) = self.lanes.get(&frame.track()).and_then(|lane| lane.get(frame.sequence)) else {
+                continue;
+            };
+            let symbols = sent.block.shape().symbols();
+            self.repair_frame(now, frame, symbols, &mut under_way);
+        }
+    }
+
+    fn repair_frame(&mut self, now: Timestamp, frame: FrameKey, deficit: usize, under_way: &mut Vec<Record>) {
+        // What has not left yet is no loss, and parity that waits is as good as new repair.
+        let mut need = deficit.saturating_sub(self.queues.waiting(frame));
+        need -= self.hasten_parity(now, frame, need);
+        // Parity of later frames may help too, but comes later than what is sent now.
+        under_way.retain(|record| {
+            let is_used = record.frame == frame && need > 0;
+            need -= usize::from(is_used);
+            !is_used
+        });
+        let Some(lane) = self.lanes.get_mut(&frame.track()) else { return };
+        let Some(sent) = lane.get(frame.sequence) else { return };
+        let (age, turn) = (now.saturating_since(sent.offered), (!sent.urgent, sent.offered));
+        if need == 0 || age > self.link.give_up() {
+            return;
+        }
+        let shape = sent.block.shape();
+        // The report does not say which slice lacks symbols: each gets its share, in turn.
+        let count = self.link.repair(need, age, !turn.0) + shape.slices() - 1;
+        let first_slice = lane.turn(frame.sequence, count);
+        for symbol in 0..count.min(QUEUE_REPAIR_MAX) {
+            // A frame of one symbol is repaired by itself: the receiver need not solve anything.
+            let waiting = match shape.symbols() {
+                1 => Waiting::Source { index: 0 },
+                _ => Waiting::Combination { frames: 1, slice: (first_slice + symbol) % shape.slices() },
+            };
+            let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
+            self.enqueue(now, Class::Repair, Entry { frame, waiting, bytes, turn });
+        }
+    }
+
+    /// Makes repair of up to `need` parity symbols of a frame that wait; says how many.
+    fn hasten_parity(&mut self, now: Timestamp, frame: FrameKey, need: usize) -> usize {
+        let mut hastened = 0;
+        while hastened < need
+            && let Some(entry) = self.queues.take_parity(frame)
+        {
+            self.pacer.on_dropped(entry.bytes);
+            self.enqueue(now, Class::Repair, entry);
+            hastened += 1;
+        }
+        hastened
+    }
+
+    /// What left after `covered` and may still arrive.
+    fn under_way(&self, now: Timestamp, covered: u64) -> Vec<Record> {
+        let horizon = self.link.horizon();
+        let newer = self.tx_seq.saturating_sub(covered.saturating_add(1)).min(self.records.len() as u64);
+        let start = self.records.len() - newer as usize;
+        let recent = self.records.range(start..);
+        recent.filter(|record| now.saturating_since(record.at) < horizon).copied().collect()
+    }
+
+    /// Frames of which the receiver has seen nothing because what it expected next did not come.
+    fn lost_tail(&self, feedback: &Feedback) -> Vec<FrameKey> {
+        let mut frames: Vec<FrameKey> = Vec::new();
+        let Some(newest) = self.record(feedback.highest) else { return frames };
+        for tx_seq in (feedback.highest + 1)..=feedback.covered().min(self.tx_seq.saturating_sub(1)) {
+            if frames.len() >= FRAMES_MAX {
+                break;
+            }
+            let Some(record) = self.record(tx_seq) else { continue };
+            // What left so late that it cannot have come yet is not missing, whatever the receiver expected.
+            if record.at.saturating_since(newest.at) > feedback.hold {
+                break;
+            }
+            let is_of = |listed: &IncompleteFrame| {
+                (listed.lane, listed.track, listed.sequence)
+                    == (record.frame.lane, record.frame.track, record.frame.sequence)
+            };
+            // Parity that is lost is no frame that is lost; and of a frame that began before the
+            // tail the receiver knows and tells itself.
+            if record.span == 0
+                && !frames.contains(&record.frame)
+                && !feedback.frames.iter().any(is_of)
+                && !self.began_before(feedback, record)
+            {
+                frames.push(record.frame);
+            }
+        }
+        frames
+    }
+
+    /// Whether a packet of the same frame is known to have arrived.
+    fn began_before(&self, feedback: &Feedback, of: &Record) -> bool {
+        feedback
+            .packets()
+            .filter(|(_, reception)| *reception != Reception::Missing)
+            .filter_map(|(tx_seq, _)| self.record(tx_seq))
+            .any(|record| (record.frame, record.span) == (of.frame, 0))
+    }
+
+    fn record(&self, tx_seq: u64) -> Option<&Record> {
+        let first = self.tx_seq - self.records.len() as u64;
+        self.records.get(tx_seq.checked_sub(first)? as usize)
+    }
+}
+
+/// What repair may still take of its share of the rate.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    bytes: f64,
+    since: Timestamp,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Allowance { bytes: REPAIR_BURST, since: Timestamp::ZERO }
+    }
+}
+
+impl Allowance {
+    /// Takes `bytes` if there is anything left, with `share` bytes earned each second and at most `most` saved.
+    fn spend(&mut self, now: Timestamp, bytes: usize, share: f64, most: f64) -> bool {
+        let passed = now.saturating_since(self.since).as_secs_f64();
+        self.since = now;
+        self.bytes = (self.bytes + passed * share).min(most);
+        if self.bytes < 0.0 {
+            return false;
+        }
+        self.bytes -= bytes as f64;
+        true
+    }
+}
