@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use parlor_client::{Delivery, Timestamp};
+use parlor_transport::hop::Ablation;
 
 use crate::cell::Cell;
 
@@ -29,7 +30,11 @@ pub fn names() -> Vec<String> {
 fn all() -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
     for delivery in [Delivery::Adaptive, Delivery::LowLatency, Delivery::Datagram, Delivery::QuicStream] {
-        all.push(Box::new(parlor::Parlor { delivery }));
+        all.push(Box::new(parlor::Parlor::from(delivery)));
+    }
+    // With parts of repair left out, under the same rate control: what each part is worth.
+    for ablation in [Ablation::PlainNack, Ablation::ParityOnly] {
+        all.push(Box::new(parlor::Parlor { delivery: Delivery::Adaptive, ablation }));
     }
     all.extend(strangers());
     all

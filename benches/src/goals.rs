@@ -109,7 +109,7 @@ pub fn judge(
 ) -> Result<(Vec<Verdict>, Vec<Measured>), String> {
     let sized = |cell: &Cell| Cell { length: effort.length, ..cell.clone() };
     let rows: Vec<Row> = rows().into_iter().filter(|row| row.name.contains(only)).collect();
-    let parlors: Vec<Parlor> = rows.iter().map(|row| Parlor { delivery: row.delivery }).collect();
+    let parlors: Vec<Parlor> = rows.iter().map(|row| Parlor::from(row.delivery)).collect();
     let tasks: Vec<(Cell, &dyn Contender)> =
         rows.iter().zip(&parlors).map(|(row, parlor)| (sized(&row.cell), parlor as &dyn Contender)).collect();
     let mut measured = measure::run_all(&tasks, effort.seeds, &progress)?;

@@ -81,7 +81,12 @@ impl Engine {
     pub fn with_network(config: impl Into<EngineConfig>, binding: Binding) -> Result<Self, EngineError> {
         let config = config.into();
         let runtime = Handle::try_current().map_err(|_| EngineError::NoRuntime)?;
-        let options = Options { qlog: config.qlog.clone(), key_log: config.key_log, ..Options::default() };
+        let options = Options {
+            qlog: config.qlog.clone(),
+            key_log: config.key_log,
+            ablation: config.ablation,
+            ..Options::default()
+        };
         let endpoint =
             Endpoint::client(binding, options).map_err(|error| EngineError::Socket(error.to_string()))?;
         Ok(Engine { config, endpoint, runtime, rooms: Mutex::default() })

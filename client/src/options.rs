@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use parlor_transport::address::RelayAddress;
+use parlor_transport::hop::Ablation;
 use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
 use parlor_transport::wire::control::{Delivery, TrackInfo, TrackKind, TrackWish, check_tracks};
 
@@ -85,6 +86,8 @@ pub struct EngineConfig {
     pub qlog: Option<PathBuf>,
     /// Writes TLS secrets to the file that the environment variable `SSLKEYLOGFILE` names.
     pub key_log: bool,
+    /// Which parts of repair are left out. Default: none; benchmarks tell what each is worth.
+    pub ablation: Ablation,
     /// Name and version of the app, for the relay's log; cut at 128 bytes.
     pub agent: String,
 }
@@ -98,6 +101,7 @@ impl Default for EngineConfig {
             leave_timeout: Duration::from_secs(2),
             qlog: None,
             key_log: false,
+            ablation: Ablation::None,
             agent: concat!("parlor-client/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use parlor_client::publisher::EncodedFrame;
 use parlor_client::{
-    Delivery, Engine, JoinOptions, PlayOptions, PublishOptions, Room, RoomId, Scenario, Timestamp,
+    Delivery, Engine, EngineConfig, JoinOptions, PlayOptions, PublishOptions, Room, RoomId, Scenario,
+    Timestamp,
 };
 use parlor_relay::{Config, Relay};
+use parlor_transport::hop::Ablation;
 use parlor_transport::sim::{Host, Profile, Sim, Simulation};
 
 use super::meter::Hosts;
@@ -19,6 +21,15 @@ use crate::source::{Kind, Source, number_of};
 pub struct Parlor {
     /// How frames travel.
     pub delivery: Delivery,
+    /// Which parts of repair are left out, at the clients and at the relay.
+    pub ablation: Ablation,
+}
+
+impl From<Delivery> for Parlor {
+    /// Parlor as it is.
+    fn from(delivery: Delivery) -> Self {
+        Parlor { delivery, ablation: Ablation::None }
+    }
 }
 
 /// After the last frame this long is waited for stragglers.
@@ -29,6 +40,11 @@ const STREAM: &str = "bench";
 
 impl Contender for Parlor {
     fn name(&self) -> String {
+        match self.ablation {
+            Ablation::PlainNack => return "parlor-plain-nack".to_owned(),
+            Ablation::ParityOnly => return "parlor-parity-only".to_owned(),
+            Ablation::None => {}
+        }
         match self.delivery {
             Delivery::Adaptive => "adaptive",
             Delivery::LowLatency => "low-latency",
@@ -45,19 +61,31 @@ impl Contender for Parlor {
 }
 
 impl Parlor {
+    fn config(&self) -> Config {
+        let mut config = Config::dev();
+        config.quic.ablation = self.ablation;
+        config
+    }
+
+    fn engine_on(&self, host: &Host) -> Result<Engine, String> {
+        let binding = host.binding(0).map_err(|error| error.to_string())?;
+        let config = EngineConfig { ablation: self.ablation, ..EngineConfig::from(Scenario::StandardCall) };
+        Engine::with_network(config, binding).map_err(|error| error.to_string())
+    }
+
     async fn run_in(&self, sim: &Sim, cell: &Cell) -> Result<Run, String> {
         let relay_host = sim.host("relay", Profile::perfect().with_rtt(Duration::ZERO));
         let binding = relay_host.binding(4433).map_err(|error| error.to_string())?;
-        let relay = Relay::bind_on(Config::dev(), binding).await.map_err(|error| error.to_string())?;
+        let relay = Relay::bind_on(self.config(), binding).await.map_err(|error| error.to_string())?;
         let address = relay.address(RoomId::new("bench").ok()).to_string();
         tokio::spawn(relay.run(std::future::pending()));
 
         let hosts = Hosts::new(sim, cell);
-        let playing = engine_on(&hosts.subscriber)?;
+        let playing = self.engine_on(&hosts.subscriber)?;
         let player_room = join(&playing, &address, "player")?;
         let player = player_room.play(STREAM, PlayOptions::new()).map_err(|error| error.to_string())?;
         let mut frames = player.frames();
-        let publishing = engine_on(&hosts.publisher)?;
+        let publishing = self.engine_on(&hosts.publisher)?;
         let room = join(&publishing, &address, "publisher")?;
         let options = PublishOptions::new(STREAM).delivery(self.delivery);
         let options = match cell.shape.kind {
@@ -124,11 +152,6 @@ impl Parlor {
     }
 }
 
-fn engine_on(host: &Host) -> Result<Engine, String> {
-    let binding = host.binding(0).map_err(|error| error.to_string())?;
-    Engine::with_network(Scenario::StandardCall, binding).map_err(|error| error.to_string())
-}
-
 fn join(engine: &Engine, address: &str, user: &str) -> Result<Room, String> {
     engine.join(JoinOptions::new(address, user)).map_err(|error| error.to_string())
 }
@@ -141,7 +164,7 @@ mod tests {
     #[test]
     fn without_loss_every_frame_comes_at_once_and_the_run_repeats() {
         let cell = Cell { length: Duration::from_secs(5), ..Cell::default() };
-        let parlor = Parlor { delivery: Delivery::Adaptive };
+        let parlor = Parlor::from(Delivery::Adaptive);
         let run = parlor.run(&cell).unwrap();
         let outcome = Outcome::new(&cell, std::slice::from_ref(&run));
         assert_eq!((outcome.complete.len(), outcome.complete.never()), (150, 0));

@@ -18,8 +18,7 @@ pub(super) type Compared = Result<(Vec<Verdict>, Vec<Measured>), String>;
 
 /// In no cell is the default more than 5 % later than the better of the other two modes.
 pub(super) fn modes(effort: Effort, progress: Progress<'_>) -> Compared {
-    let all =
-        [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream].map(|delivery| Parlor { delivery });
+    let all = [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream].map(Parlor::from);
     let cells: Vec<Cell> = [0.0, 0.01, 0.05, 0.2].map(|loss| lossy(effort, loss, 1.0, Feed::Fixed)).to_vec();
     let measured = run(&cells, &all.each_ref().map(|parlor| parlor as &dyn Contender), effort, progress)?;
     let verdicts = measured.chunks(3).map(|group| {
@@ -124,7 +123,7 @@ fn against_all(
     effort: Effort,
     progress: Progress<'_>,
 ) -> Result<(Vec<Measured>, Vec<Beside>), String> {
-    let ours = Parlor { delivery: Delivery::Adaptive };
+    let ours = Parlor::from(Delivery::Adaptive);
     let others = contender::strangers();
     let everybody: Vec<&dyn Contender> =
         std::iter::once(&ours as &dyn Contender).chain(others.iter().map(AsRef::as_ref)).collect();

@@ -199,7 +199,7 @@ async fn send_frames(shared: &Shared, mut media: MediaSender, lanes: Lanes) {
             call.poll_frame(now, |bytes, delivery, urgent| media.has_room(bytes, delivery, urgent))
         }) {
             let crate::call::OutgoingFrame { lane, delivery, urgent, frame } = frame;
-            media.send(Outgoing { lane, delivery, urgent, sequence: None, frame });
+            media.send(Outgoing { lane, delivery, urgent, sequence: None, frame: frame.into() });
         }
         timer.reset(shared.look(|_, call| call.poll_timeout()));
         tokio::select! {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use parlor_transport::hop::CodedFrame;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::frame::Frame;
 
@@ -57,8 +58,8 @@ impl Slot {
 /// A frame in the cache.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The frame; its bytes are shared.
-    pub frame: Frame,
+    /// The frame; its bytes are shared, and what is coded of it.
+    pub frame: CodedFrame,
     /// When the relay had it whole.
     pub arrived: Timestamp,
     /// Decodes without any earlier frame.
@@ -114,7 +115,7 @@ impl Cache {
             self.note_keyframe(now, self.end());
         }
         self.bytes += frame.object().len();
-        self.slots.push_back(Slot::Frame(Entry { frame, arrived: now, decodes_alone }));
+        self.slots.push_back(Slot::Frame(Entry { frame: frame.into(), arrived: now, decodes_alone }));
         self.evict(now);
         Taken::Kept
     }
@@ -153,7 +154,8 @@ impl Cache {
         if decodes_alone && self.keyframe_newest.is_none_or(|newest| newest < index) {
             self.note_keyframe(now, index);
         }
-        self.slots[(index - self.first) as usize] = Slot::Frame(Entry { frame, arrived: now, decodes_alone });
+        self.slots[(index - self.first) as usize] =
+            Slot::Frame(Entry { frame: frame.into(), arrived: now, decodes_alone });
         Taken::Kept
     }
 

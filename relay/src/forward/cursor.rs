@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use parlor_transport::hop::CodedFrame;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{TrackKind, TrackWish};
-use parlor_transport::wire::frame::Frame;
 
 use super::cache::{Cache, Entry, Slot};
 use super::layer::Track;
@@ -27,11 +27,11 @@ pub struct Link {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Send this frame, and ask again.
-    Send(Frame),
+    Send(CodedFrame),
     /// Take a hop sequence for a frame that is not here yet, and ask again.
     Reserve,
     /// Send this frame under the sequence that was taken as the so-manieth of this track, and ask again.
-    SendReserved(u64, Frame),
+    SendReserved(u64, CodedFrame),
     /// The frame of that sequence will not come: tell the player, and ask again.
     GiveUp(u64),
     /// There is a frame, but no room for it: ask again when room has grown.

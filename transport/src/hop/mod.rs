@@ -9,7 +9,7 @@ pub mod receive;
 pub mod send;
 
 pub use receive::{Fault, GivenUp, HopReceiver, HopStats, Received};
-pub use send::{HopSender, SendStats};
+pub use send::{Ablation, CodedFrame, HopSender, SendStats};
 
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ const PARITY_MAX: f64 = 3.0;
 const VOICE_LOSS_MIN: f64 = 0.01;
 /// Redundancy of a voice packet: so much, and so much for each packet lost. A symbol of it costs more than the sound
 /// itself, its headers included.
-const VOICE: (f64, f64) = (0.3, 2.5);
+const VOICE: (f64, f64) = (0.2, 2.5);
 /// More would be a second stream.
 const VOICE_MAX: f64 = 3.0;
 /// Frames that one parity symbol of video looks back over.
@@ -40,10 +40,13 @@ const MISS: f64 = 0.001;
 const MISS_LOSS: f64 = 0.3;
 /// … and ten times as many cases are let go with each of these steps, …
 const MISS_STEP: f64 = 0.1;
-/// The same for a voice packet, which costs as much as many of its like.
-const MISS_VOICE: f64 = 0.03;
 /// … up to one in ten.
 const MISS_MAX: f64 = 0.1;
+/// The last try for a voice packet may fail as often: no other needs it, and one costs as much as many symbols.
+const MISS_VOICE: f64 = 0.1;
+/// Voice of which a second repair would come later than this is concealed by then: with the link's own delay it would
+/// be later than people talk well with (ITU-T G.114).
+const VOICE_AGE_MAX: Duration = Duration::from_millis(120);
 
 /// Repair goes on for at least this long after the deadline: a host that was busy for a moment has
 /// lost nothing.
@@ -157,6 +160,9 @@ impl Link {
     /// no other frame needs it, and conceals what is missing.
     pub fn repair(&self, need: usize, age: Duration, is_voice: bool) -> usize {
         let at_least = if self.loss < 0.1 { need } else { (need as f64 / (1.0 - self.loss)).ceil() as usize };
+        if is_voice && age > VOICE_AGE_MAX.max(self.srtt * 3 / 2) {
+            return 0;
+        }
         let in_time = self.deadline().saturating_sub(self.srtt / 2);
         let round = self.srtt + Duration::from_millis(6);
         // With time for another round, or when the frame is late by more than one, no more is sent
@@ -223,6 +229,7 @@ mod tests {
         assert_eq!(link(0.20).repair(4, ms(200), false), 5, "too late for the deadline");
         let large = link(0.05).repair(300, ms(55), false);
         assert!((320..360).contains(&large), "{large} for 300");
+        assert_eq!([ms(70), ms(125)].map(|age| link(0.05).repair(1, age, true)), [2, 0], "voice");
     }
 
     #[test]

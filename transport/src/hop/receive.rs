@@ -5,6 +5,7 @@
 //! then given up; the frame after it says how many were missed. What the sender must know of it
 //! goes back as reports. Nothing here decides whether a frame can be decoded.
 
+mod cadence;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -116,6 +117,9 @@ pub struct HopReceiver {
     blocked: BTreeSet<(u32, u8)>,
     /// Lanes and tracks that want symbols.
     wanting: BTreeSet<(u32, u8)>,
+    /// When the next frame of a steady lane and track is late; by time, and by lane and track.
+    expected: BTreeSet<(Timestamp, (u32, u8))>,
+    expected_at: BTreeMap<(u32, u8), Timestamp>,
     link: Link,
     feedback: FeedbackBuilder,
     ready: VecDeque<Received>,
@@ -149,6 +153,8 @@ impl HopReceiver {
         self.lanes.remove(&lane);
         self.blocked.retain(|&(other, _)| other != lane);
         self.wanting.retain(|&(other, _)| other != lane);
+        self.expected.retain(|&(_, (other, _))| other != lane);
+        self.expected_at.retain(|&(other, _), _| other != lane);
         self.feedback.set_incomplete(!self.wanting.is_empty());
     }
 
@@ -227,7 +233,8 @@ impl HopReceiver {
 
     /// When [`handle_timeout`](Self::handle_timeout) or [`poll_feedback`](Self::poll_feedback) is next needed.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.waits().map(|(deadline, _)| deadline).chain(self.feedback.poll_timeout()).min()
+        let expected = self.expected.first().map(|&(due, _)| due);
+        self.waits().map(|(deadline, _)| deadline).chain(expected).chain(self.feedback.poll_timeout()).min()
     }
 
     /// The next frame in order.
@@ -242,6 +249,7 @@ impl HopReceiver {
 
     /// The report that the sender should have now, if one is due.
     pub fn poll_feedback(&mut self, now: Timestamp) -> Option<Feedback> {
+        self.miss_late(now);
         if self.feedback.poll_timeout()? > now {
             return None;
         }
@@ -252,7 +260,7 @@ impl HopReceiver {
         for (lane, track) in self.wanting.clone() {
             if let Some(state) = self.lanes.get_mut(&lane) {
                 let window = &mut state.tracks[usize::from(track)];
-                window.stop_wanting(given_up);
+                window.stop_wanting(now, given_up);
                 if !window.is_wanting() {
                     self.wanting.remove(&(lane, track));
                 }
@@ -305,6 +313,22 @@ impl HopReceiver {
         })
     }
 
+    /// Asks for frames that should have come and did not.
+    fn miss_late(&mut self, now: Timestamp) {
+        while let Some(&(due, key)) = self.expected.first()
+            && due <= now
+        {
+            self.expected.pop_first();
+            self.expected_at.remove(&key);
+            if let Some(lane) = self.lanes.get_mut(&key.0) {
+                lane.tracks[usize::from(key.1)].miss_next();
+                self.wanting.insert(key);
+                self.feedback.set_incomplete(true);
+                self.feedback.note_missing(now);
+            }
+        }
+    }
+
     /// Gives out what is in order and brings the window back within its bounds.
     fn settle(&mut self, hop: HopHeader) {
         let key = (hop.lane, hop.track);
@@ -347,6 +371,15 @@ impl HopReceiver {
         };
         note(&mut self.blocked, window.first_whole().is_some());
         note(&mut self.wanting, lane.delivery.is_repaired() && window.is_wanting());
+        let due = window.cadence.due(self.feedback.reorder_wait()).filter(|_| lane.delivery.is_repaired());
+        let before = match due {
+            Some(due) => self.expected_at.insert(key, due),
+            None => self.expected_at.remove(&key),
+        };
+        if before != due {
+            before.map(|before| self.expected.remove(&(before, key)));
+            self.expected.extend(due.map(|due| (due, key)));
+        }
         self.feedback.set_incomplete(!self.wanting.is_empty());
     }
 }

@@ -6,6 +6,8 @@
 //! leaves the queue unsent. Nothing here knows QUIC, and nothing decides whether a frame is worth
 //! sending at all: the caller asks [`HopSender::has_room`] first.
 
+mod ablation;
+mod coded;
 mod frames;
 mod queues;
 mod repair;
@@ -21,9 +23,10 @@ use crate::repair::Fault;
 use crate::units::Timestamp;
 use crate::wire::control::Delivery;
 use crate::wire::feedback::Feedback;
-use crate::wire::frame::Frame;
 use crate::wire::hop::{DATAGRAM_MAX, HopHeader};
 use crate::wire::packet::{BURST_MAX, PARTS_MAX, Packet, Part};
+pub use ablation::Ablation;
+pub use coded::CodedFrame;
 use frames::{Lane, SentFrame};
 use queues::{Class, Entry, FrameKey, QUEUE_REPAIR_MAX, Queues, Waiting};
 use repair::Allowance;
@@ -52,6 +55,8 @@ struct Record {
     frame: FrameKey,
     /// Frames that it helps, this one and older ones; 0 for a symbol as it is.
     span: usize,
+    /// Which symbol it is, if it is one as it is, and was not sent again for this packet's loss.
+    symbol: Option<usize>,
 }
 
 /// What left so far, in bytes of datagrams.
@@ -74,6 +79,7 @@ pub struct SendStats {
 /// Sends the frames of one connection as packets.
 #[derive(Debug)]
 pub struct HopSender {
+    ablation: Ablation,
     lanes: BTreeMap<(u32, u8), Lane>,
     queues: Queues,
     pacer: Pacer,
@@ -91,6 +97,7 @@ pub struct HopSender {
 impl Default for HopSender {
     fn default() -> Self {
         HopSender {
+            ablation: Ablation::None,
             lanes: BTreeMap::new(),
             queues: Queues::default(),
             pacer: Pacer::default(),
@@ -107,6 +114,11 @@ impl Default for HopSender {
 }
 
 impl HopSender {
+    /// A sender without parts of repair.
+    pub fn without(ablation: Ablation) -> Self {
+        HopSender { ablation, ..HopSender::default() }
+    }
+
     /// Whether a frame handed in now would leave soon. One frame always may, whatever its size.
     pub fn has_room(&self, now: Timestamp, bytes: usize, urgent: bool) -> bool {
         if urgent {
@@ -122,14 +134,14 @@ impl HopSender {
     /// Queues a frame under the next sequence of its lane and track.
     ///
     /// # Errors
-    /// [`Fault`] when it cannot be cut, which a [`Frame`] always can.
+    /// [`Fault`] when it cannot be cut, which a [`Frame`](crate::wire::frame::Frame) always can.
     pub fn send(
         &mut self,
         now: Timestamp,
         lane: u32,
         delivery: Delivery,
         urgent: bool,
-        frame: &Frame,
+        frame: &CodedFrame,
     ) -> Result<(), Fault> {
         let sequence = self.reserve(lane, frame.header().track);
         self.send_reserved(now, lane, sequence, delivery, urgent, frame)
@@ -146,7 +158,7 @@ impl HopSender {
         sequence: u64,
         delivery: Delivery,
         urgent: bool,
-        frame: &Frame,
+        frame: &CodedFrame,
     ) -> Result<(), Fault> {
         let header = frame.header();
         let key = (lane, header.track);
@@ -163,7 +175,8 @@ impl HopSender {
         let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
         if urgent && shape.symbols() == 1 {
             let (earned, _) = self.link.voice_redundancy();
-            let redundancy = if delivery.is_repaired() { state.earn_parity(earned) } else { 0 };
+            let is_coded = delivery.is_repaired() && self.ablation != Ablation::PlainNack;
+            let redundancy = if is_coded { state.earn_parity(earned) } else { 0 };
             let waiting = Waiting::Voice { redundancy };
             self.enqueue(now, Class::Urgent, entry(waiting, bytes * (1 + redundancy)));
             return Ok(());
@@ -176,11 +189,12 @@ impl HopSender {
         for index in 0..shape.symbols() {
             self.enqueue(now, class, entry(Waiting::Source { index }, bytes));
         }
-        if !delivery.is_repaired() {
+        if !delivery.is_repaired() || self.ablation == Ablation::PlainNack {
             return Ok(());
         }
         let Some(state) = self.lanes.get_mut(&key) else { return Ok(()) };
-        let haste = if delivery == Delivery::LowLatency { Haste::High } else { Haste::Usual };
+        let is_hasty = delivery == Delivery::LowLatency || self.ablation == Ablation::ParityOnly;
+        let haste = if is_hasty { Haste::High } else { Haste::Usual };
         let due = state.earn_parity(self.link.parity(shape.symbols(), header.keyframe, haste));
         let frames = state.reach(sequence, WINDOW_VIDEO);
         for symbol in 0..due.min(QUEUE_REPAIR_MAX) {
@@ -316,7 +330,7 @@ impl HopSender {
     fn make(&mut self, now: Timestamp, entry: &Entry) -> Option<(Vec<Part>, Record)> {
         let FrameKey { lane, track, sequence } = entry.frame;
         let hop = |sequence| HopHeader { lane, track, sequence };
-        let record = Record { at: now, frame: entry.frame, span: 0 };
+        let record = Record { at: now, frame: entry.frame, span: 0, symbol: None };
         if let Waiting::Gone = entry.waiting {
             return Some((vec![Part::Gone { hop: hop(sequence) }], Record { span: 1, ..record }));
         }
@@ -331,7 +345,8 @@ impl HopSender {
             Waiting::Gone => None,
             Waiting::Source { index } => {
                 let (shape, bytes) = (frame.block.shape(), frame.block.symbol(index));
-                Some((vec![Part::Source { hop: hop(sequence), shape, index, bytes }], record))
+                let parts = vec![Part::Source { hop: hop(sequence), shape, index, bytes }];
+                Some((parts, Record { symbol: Some(index), ..record }))
             }
             Waiting::Combination { frames, slice } => {
                 let (window, id, bytes) = state.combine(sequence, frames, slice)?;
@@ -359,7 +374,7 @@ impl HopSender {
                     }
                     parts.push(part);
                 }
-                Some((parts, record))
+                Some((parts, Record { symbol: Some(0), ..record }))
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -18,6 +18,7 @@ use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
 use crate::clock::Clock;
 use crate::error::{Code, Coded};
+use crate::hop::Ablation;
 use crate::id::LoginId;
 use crate::wire::frame::OBJECT_MAX;
 
@@ -32,6 +33,9 @@ const RTT_INITIAL: Duration = Duration::from_millis(50);
 /// Bytes of a connection id, in front of every packet: among four billion, those of all connections of a host are
 /// told apart, and quinn makes another one when it meets one that is taken.
 const CID_LEN: usize = 4;
+/// Packets that a peer may acknowledge together. Media is accounted for by reports, so that QUIC's acknowledgements
+/// serve control only; they still come within 25 ms, and at once where a gap is.
+const PACKETS_PER_ACK: u32 = 10;
 /// Unread bytes of all QUIC streams of one connection.
 const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
 /// Unacknowledged bytes of all QUIC streams of one connection.
@@ -52,6 +56,8 @@ pub struct Options {
     pub qlog: Option<PathBuf>,
     /// Writes TLS secrets to the file that the environment variable `SSLKEYLOGFILE` names.
     pub key_log: bool,
+    /// Which parts of repair are left out. Default: none; benchmarks tell what each is worth.
+    pub ablation: Ablation,
 }
 
 impl Default for Options {
@@ -62,6 +68,7 @@ impl Default for Options {
             frames_in_flight_max: 512,
             qlog: None,
             key_log: false,
+            ablation: Ablation::None,
         }
     }
 }
@@ -243,7 +250,7 @@ impl Endpoint {
             .connect_with(config, address, host)
             .map_err(|error| failed(Code::ConnectFailed, error.to_string()))?;
         match connecting.await {
-            Ok(connection) => Ok(Session::new(connection, self.clock.clone(), window)),
+            Ok(connection) => Ok(Session::new(connection, self.clock.clone(), window, self.options.ablation)),
             Err(quinn::ConnectionError::TimedOut) => {
                 Err(failed(Code::ConnectTimeout, Code::ConnectTimeout.text().to_owned()))
             }
@@ -324,7 +331,12 @@ impl Incoming {
         };
         match accepted {
             Ok(connecting) => match connecting.await {
-                Ok(connection) => Ok(Session::new(connection, self.endpoint.clock.clone(), window)),
+                Ok(connection) => Ok(Session::new(
+                    connection,
+                    self.endpoint.clock.clone(),
+                    window,
+                    self.endpoint.options.ablation,
+                )),
                 Err(error) => Err(Ended::from_quinn(error)),
             },
             Err(error) => Err(Ended::from_quinn(error)),
@@ -342,6 +354,8 @@ fn server_config(identity: &Identity, options: &Options) -> io::Result<quinn::Se
 
 /// Each connection has its own `window`, also after it moved to another path.
 fn transport_config(options: &Options, window: &WindowTarget) -> TransportConfig {
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK));
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
@@ -356,6 +370,7 @@ fn transport_config(options: &Options, window: &WindowTarget) -> TransportConfig
         .datagram_send_buffer_size(DATAGRAM_QUEUE)
         .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE))
         .initial_rtt(RTT_INITIAL)
+        .ack_frequency_config(Some(acknowledgements))
         // Media is sized for 1,200 bytes; discovery's false alarms on lossy paths would drop it.
         .mtu_discovery_config(None)
         .congestion_controller_factory(Arc::new(window.clone()));

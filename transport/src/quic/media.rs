@@ -17,7 +17,7 @@ use super::congestion::WindowTarget;
 use super::session::Session;
 use crate::clock::{Clock, Timer};
 use crate::error::Code;
-use crate::hop::{HopSender, SendStats};
+use crate::hop::{Ablation, CodedFrame, HopSender, SendStats};
 use crate::units::Timestamp;
 use crate::wire::control::{Delivery, StreamKind};
 use crate::wire::feedback::Feedback;
@@ -46,8 +46,8 @@ pub struct Outgoing {
     pub urgent: bool,
     /// The sequence that was [reserved](MediaSender::reserve) for it, if one was.
     pub sequence: Option<u64>,
-    /// The frame; its header names the track.
-    pub frame: Frame,
+    /// The frame; its header names the track. Clones of one share what is coded of it.
+    pub frame: CodedFrame,
 }
 
 /// The hop's sending side, shared between who sends frames and who reads reports.
@@ -62,8 +62,13 @@ pub(super) struct Out {
 }
 
 impl Out {
-    pub(super) fn new(quinn: quinn::Connection, clock: Clock, window: WindowTarget) -> Self {
-        Out { hop: Mutex::default(), quinn, clock, window, reported: Notify::new() }
+    pub(super) fn new(
+        quinn: quinn::Connection,
+        clock: Clock,
+        window: WindowTarget,
+        ablation: Ablation,
+    ) -> Self {
+        Out { hop: Mutex::new(HopSender::without(ablation)), quinn, clock, window, reported: Notify::new() }
     }
 
     fn hop(&self) -> MutexGuard<'_, HopSender> {
@@ -169,7 +174,7 @@ impl MediaSender {
         let track = frame.header().track;
         let sequence = sequence.unwrap_or_else(|| self.reserve(lane, track));
         if delivery == Delivery::QuicStream {
-            self.send_on_stream(HopHeader { lane, track, sequence }, urgent, frame);
+            self.send_on_stream(HopHeader { lane, track, sequence }, urgent, Frame::clone(&frame));
             return;
         }
         let now = self.session.clock.now();

@@ -13,6 +13,7 @@ use super::inbound::{Inbound, Lanes};
 use super::media::{MediaSender, Out};
 use crate::clock::Clock;
 use crate::error::{Code, Coded};
+use crate::hop::Ablation;
 use crate::hop::HopReceiver;
 use crate::wire::WireError;
 use crate::wire::control::{Message, MessageReader, StreamKind, encode};
@@ -93,8 +94,13 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(quinn: quinn::Connection, clock: Clock, window: WindowTarget) -> Self {
-        let out = Arc::new(Out::new(quinn.clone(), clock.clone(), window));
+    pub(super) fn new(
+        quinn: quinn::Connection,
+        clock: Clock,
+        window: WindowTarget,
+        ablation: Ablation,
+    ) -> Self {
+        let out = Arc::new(Out::new(quinn.clone(), clock.clone(), window, ablation));
         Session { quinn, clock, out, closed_with: Arc::default() }
     }
 

@@ -5,7 +5,8 @@
 //! - at once when a gap in the numbers opens, or, on a path that was seen to reorder, when the gap
 //!   has stayed open for as long as reordered packets usually take;
 //! - when a burst should have ended and its tail did not come;
-//! - every 10 ms while a frame is incomplete, because a report may be lost too;
+//! - every 5 ms for a while after something turned out to be missing, because a report may be lost too, and
+//!   every 10 ms for as long as a frame is incomplete;
 //! - otherwise every 50 ms, 25 ms while the rate grows, as long as packets come.
 
 use std::collections::VecDeque;
@@ -16,7 +17,10 @@ use crate::wire::feedback::{Feedback, IncompleteFrame, OLDER_MAX, Reception, TAI
 
 /// Reports keep this distance: a burst of losses is worth one report, not ten.
 const SPACING_MIN: Duration = Duration::from_millis(2);
-const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(5);
+const INTERVAL_NEWS: Duration = Duration::from_millis(5);
+/// A dozen reports: enough to be heard where most are lost.
+const NEWS_FOR: Duration = Duration::from_millis(60);
+const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
 const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Bounds of the wait for a burst's tail; the upper one is some frames: where most packets are lost, what
@@ -93,6 +97,8 @@ pub struct FeedbackBuilder {
     spacing: Spacing,
     growth: Growth,
     incomplete: bool,
+    /// When something turned out to be missing last.
+    news: Timestamp,
     /// `highest` and time of the reports made, newest first; at most [`MARKS_MAX`].
     marks: VecDeque<(u64, Timestamp)>,
     reports_left: u32,
@@ -136,6 +142,11 @@ impl FeedbackBuilder {
         self.incomplete = incomplete;
     }
 
+    /// Something turned out to be missing that no gap in the numbers shows.
+    pub fn note_missing(&mut self, now: Timestamp) {
+        self.news = now;
+    }
+
     /// When the next report is due, unless something arrives before.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         if self.window.is_empty() {
@@ -149,7 +160,8 @@ impl FeedbackBuilder {
             return Some(self.last_arrival);
         };
         let regular = if self.incomplete {
-            Some(last + INTERVAL_INCOMPLETE)
+            let next = last + INTERVAL_NEWS;
+            Some(if next <= self.news + NEWS_FOR { next } else { last + INTERVAL_INCOMPLETE })
         } else if self.reports_left > 0 {
             let ramping = self.growth.ramping || last < self.first_arrival + RAMP_FIRST;
             Some(last + if ramping { INTERVAL_RAMPING } else { INTERVAL })
@@ -167,6 +179,7 @@ impl FeedbackBuilder {
         let wait = self.reorders.wait();
         if self.tail_is_open() && self.tail_due() <= now {
             self.claimed = self.burst_end;
+            self.news = now;
         }
         for gap in self.gaps.iter_mut().filter(|gap| gap.since + wait <= now) {
             gap.reported = true;
@@ -233,6 +246,7 @@ impl FeedbackBuilder {
     fn advance(&mut self, now: Timestamp, tx_seq: u64, burst_end: u64) {
         let step = tx_seq - self.highest;
         if step > 1 {
+            self.news = now;
             self.gaps.push_back(Gap {
                 first: self.highest + 1,
                 last: tx_seq - 1,

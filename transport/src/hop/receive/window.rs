@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cadence::Cadence;
 use crate::repair::code::WINDOW_FRAMES_MAX;
 use crate::repair::{Decoder, Fault, Output};
 use crate::units::Timestamp;
@@ -37,6 +38,10 @@ pub(super) struct Window {
     pub(super) touched: BTreeMap<u64, Timestamp>,
     /// The newest frame heard of, and when it was first.
     newest: Option<(u64, Timestamp)>,
+    /// When the next one should come.
+    pub(super) cadence: Cadence,
+    /// Whether it did not.
+    late: bool,
 }
 
 #[derive(Debug)]
@@ -183,11 +188,17 @@ impl Window {
     }
 
     /// Gives up asking for what nothing was heard of since `before`.
-    pub(super) fn stop_wanting(&mut self, before: Timestamp) {
+    pub(super) fn stop_wanting(&mut self, now: Timestamp, before: Timestamp) {
         self.touched.retain(|_, &mut since| since >= before);
         if self.newest.is_some_and(|(_, since)| since < before) {
             self.newest = None;
         }
+        self.late &= !self.cadence.is_over(now);
+    }
+
+    /// The next frame should have come.
+    pub(super) fn miss_next(&mut self) {
+        self.late = true;
     }
 
     /// Whether the first whole frame that waits needs none of those before it.
@@ -201,7 +212,7 @@ impl Window {
 
     /// Whether some frame lacks symbols.
     pub(super) fn is_wanting(&self) -> bool {
-        !self.touched.is_empty() || self.newest.is_some_and(|(newest, _)| newest > self.next)
+        self.late || !self.touched.is_empty() || self.newest.is_some_and(|(newest, _)| newest > self.next)
     }
 
     /// The frames that lack symbols, and how many, the oldest first. What may only be reordered
@@ -220,12 +231,15 @@ impl Window {
             .filter(|frame| !self.ahead.contains_key(frame) && !self.touched.contains_key(frame))
             .take(UNSEEN_MAX)
             .map(|frame| (frame, DEFICIT_MAX));
-        partial.chain(unseen)
+        let late = if self.late { self.cadence.late(now, wait) } else { 0..0 };
+        partial.chain(unseen).chain(late.map(|frame| (frame, DEFICIT_MAX)))
     }
 
     fn note(&mut self, now: Timestamp, sequence: u64) {
         if self.newest.is_none_or(|(newest, _)| sequence > newest) {
             self.newest = Some((sequence, now));
+            self.cadence.note(now, sequence);
+            self.late = false;
         }
     }
 

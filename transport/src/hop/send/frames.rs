@@ -2,13 +2,14 @@
 //! a frame before it is here.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::coded::{Coded, CodedFrame};
 use crate::repair::code::{WINDOW_FRAMES_MAX, reach};
 use crate::repair::{Fault, RepairId, SourceBlock, Window, encode_repair};
 use crate::units::Timestamp;
-use crate::wire::frame::Frame;
 
 /// Frames kept, as many as the receiver's decoder remembers.
 const FRAMES_MAX: usize = crate::repair::decoder::FRAMES_MAX;
@@ -19,6 +20,7 @@ const BYTES_MAX: usize = crate::repair::decoder::BYTES_MAX;
 #[derive(Debug)]
 pub(super) struct SentFrame {
     pub(super) block: SourceBlock,
+    coded: Arc<Coded>,
     pub(super) offered: Timestamp,
     pub(super) urgent: bool,
     keyframe: bool,
@@ -28,13 +30,14 @@ pub(super) struct SentFrame {
 }
 
 impl SentFrame {
-    pub(super) fn new(now: Timestamp, frame: &Frame, urgent: bool) -> Result<Self, Fault> {
-        let block = SourceBlock::new(frame.object().clone())?;
+    pub(super) fn new(now: Timestamp, coded: &CodedFrame, urgent: bool) -> Result<Self, Fault> {
+        let block = SourceBlock::new(coded.object().clone())?;
         Ok(SentFrame {
             block,
+            coded: Arc::clone(coded.coded()),
             offered: now,
             urgent,
-            keyframe: frame.header().keyframe,
+            keyframe: coded.header().keyframe,
             next_id: RepairId::default(),
             next_slice: 0,
         })
@@ -149,21 +152,24 @@ impl Lane {
         reach(shapes, frames_max.min(WINDOW_FRAMES_MAX))
     }
 
-    /// A combination never sent before over up to `frames` frames that end with `newest`.
+    /// A combination never sent before over up to `frames` frames that end with this one.
     pub(super) fn combine(
         &mut self,
-        newest: u64,
+        sequence: u64,
         frames: usize,
         slice: usize,
     ) -> Option<(Window, RepairId, Bytes)> {
-        let place = self.place(newest)?;
+        let place = self.place(sequence)?;
         let frames = self.reach_from(place, frames);
         let Slot::Frame(frame) = &mut self.slots[place] else { return None };
         let id = frame.next_id;
         frame.next_id = id.next();
         let kept = || self.slots.range(place + 1 - frames..=place).rev().filter_map(Slot::frame);
-        let window = Window::new(newest, kept().map(|frame| Some(frame.block.shape())), slice).ok()?;
-        let bytes = encode_repair(kept().map(|frame| &frame.block), slice, id).ok()?;
+        let window = Window::new(sequence, kept().map(|frame| Some(frame.block.shape())), slice).ok()?;
+        let newest = self.slots[place].frame()?;
+        let older = kept().skip(1).map(|frame| &frame.coded);
+        let make = || encode_repair(kept().map(|frame| &frame.block), slice, id);
+        let bytes = newest.coded.get_or_make(older, slice, id, make).ok()?;
         Some((window, id, bytes))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::queues::{Class, Entry, FrameKey, QUEUE_REPAIR_MAX, Waiting};
-use super::{HopSender, Record};
+use super::{Ablation, HopSender, Record};
 use crate::rate::PathState;
 use crate::units::Timestamp;
 use crate::wire::feedback::{DEFICIT_MAX, FRAMES_MAX, Feedback, IncompleteFrame, Reception};
@@ -35,11 +35,15 @@ impl HopSender {
             return;
         }
         self.repaired_at = now;
+        let give_up = match self.ablation {
+            Ablation::None => self.link.give_up(),
+            Ablation::PlainNack => return self.resend(now, feedback),
+            Ablation::ParityOnly => self.link.deadline(),
+        };
         let mut under_way = self.under_way(now, feedback.covered());
         for wanted in &feedback.frames {
             let frame = FrameKey { lane: wanted.lane, track: wanted.track, sequence: wanted.sequence };
             let Some(lane) = self.lanes.get(&frame.track()) else { continue };
-            let give_up = self.link.give_up();
             match lane.get(frame.sequence) {
                 Some(sent) if now.saturating_since(sent.offered) <= give_up => {
                     let symbols = sent.block.shape().symbols();
@@ -62,6 +66,9 @@ impl HopSender {
     }
 
     fn repair_frame(&mut self, now: Timestamp, frame: FrameKey, deficit: usize, under_way: &mut Vec<Record>) {
+        if self.ablation == Ablation::ParityOnly {
+            return;
+        }
         // What has not left yet is no loss, and parity that waits is as good as new repair.
         let mut need = deficit.saturating_sub(self.queues.waiting(frame));
         need -= self.hasten_parity(now, frame, need);
