@@ -113,6 +113,7 @@ impl Call {
             user: request.user.clone(),
             name: request.name.clone(),
             login,
+            token: request.token.clone(),
         };
         Call {
             feed: Feed::new(request.user.clone()),
@@ -251,6 +252,7 @@ impl Call {
             RelayMessage::Refused(refused) => self.handle_refused(refused.request, refused.refusal),
             RelayMessage::KeyframeWanted(wanted) => self.handle_keyframe_wanted(&wanted),
             RelayMessage::ClockReply(reply) => self.clock.handle_reply(now, &reply),
+            RelayMessage::TokenExpiring(_) => {}
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use parlor_transport::address::AddressError;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{IdError, StreamId};
+use parlor_transport::token::TokenError;
 
 /// Why there is no engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum JoinError {
     /// App, room, user or name is not valid.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// What was given as a token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Neither the address nor the options name a room.
     #[error(
         "no room is named ({}); put it into the address (parlor://host:4433/room) or call JoinOptions::room",
@@ -60,6 +64,7 @@ impl Coded for JoinError {
         match self {
             JoinError::Address(error) => error.code(),
             JoinError::Id(error) => error.code(),
+            JoinError::Token(error) => error.code(),
             JoinError::NoRoom => Code::BadAddress,
             JoinError::System(_) => Code::Internal,
             JoinError::Closed => Code::Closed,

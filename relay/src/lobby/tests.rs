@@ -43,6 +43,7 @@ fn join(room: &str, user: &str) -> ClientMessage {
         user: UserId::new(user).unwrap(),
         name: UserName::new("").unwrap(),
         login: new_login(),
+        token: None,
     })
 }
 
