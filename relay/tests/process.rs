@@ -162,6 +162,43 @@ fn settings_that_will_not_do_are_said_with_the_way_out() {
 }
 
 #[test]
+fn apps_with_keys_are_served_and_read_again_but_not_beside_dev() {
+    let directory = Directory::new("apps");
+    let secret = directory.file("shop.secret", "a secret of more than thirty-two bytes\n");
+    let app = |name: &str| {
+        format!(
+            "[[apps]]\nname = \"{name}\"\nkeys = [{{ kid = \"1\", algorithm = \"HS256\", secret_file = \"{secret}\" }}]\n"
+        )
+    };
+    let config = directory.file("relay.toml", &app("shop"));
+    let tls = directory.0.to_str().unwrap();
+    let arguments = ["--config", &config, "--listen", "127.0.0.1:0", "--tls-directory", tls];
+    assert!(failure(&[&arguments[..], &["--dev"]].concat()).contains("take out --dev"));
+    let wrong = directory.file("wrong.toml", &app("shop").replace(&secret, "/nowhere"));
+    let error = failure(&["check-config", "--config", &wrong]);
+    assert!(error.contains("wrong.toml: app \"shop\", key 1: cannot read /nowhere"), "{error}");
+
+    let mut child = relay(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("Join with")).collect();
+    assert!(said.iter().any(|line| line.starts_with("Apps: shop.")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("anyone")), "{said:?}");
+
+    directory.file("relay.toml", &[app("shop"), app("bank")].concat());
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let hangup = format!("kill -HUP {}", child.id());
+    assert!(Command::new("sh").args(["-c", &hangup]).status().unwrap().success());
+    let reloaded = log.find(|line| line.contains("apps reloaded")).unwrap();
+    assert!(reloaded.contains("shop, bank"), "{reloaded}");
+    directory.file("relay.toml", "nonsense");
+    assert!(Command::new("sh").args(["-c", &hangup]).status().unwrap().success());
+    let kept = log.find(|line| line.contains("the old apps stay")).unwrap();
+    assert!(kept.contains("relay.toml:1"), "{kept}");
+    terminate(child);
+    assert!(log.all(|line| !line.contains("thirty-two")));
+}
+
+#[test]
 fn a_configuration_can_be_printed_changed_and_checked() {
     let directory = Directory::new("check");
     let output = relay(&["--print-default-config"]).output().unwrap();

@@ -91,6 +91,11 @@ impl UnixTime {
         UnixTime(seconds.saturating_mul(1_000_000))
     }
 
+    /// Microseconds since the beginning of 1970.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
     /// Whole seconds since the beginning of 1970.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1_000_000
