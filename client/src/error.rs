@@ -107,6 +107,34 @@ impl Coded for PublishError {
     }
 }
 
+/// Why a token was not renewed; the one before still holds, until it expires.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// What was given as a token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The relay does not take it; another token may do.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for RenewError {
+    fn code(&self) -> Code {
+        match self {
+            RenewError::Token(error) => error.code(),
+            RenewError::Refused(refusal) | RenewError::Ended(refusal) => refusal.code(),
+            RenewError::TooManyRequests => Code::TooManyRequests,
+        }
+    }
+}
+
 /// Why nothing was tried to play a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -142,6 +170,7 @@ impl Coded for PlayError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parlor_transport::token::Token;
 
     #[test]
     fn every_text_has_its_code_and_says_what_to_do() {
@@ -158,6 +187,11 @@ mod tests {
             Box::new(PlayError::AlreadyPlaying(stream)),
             Box::new(PlayError::Ended(refusal)),
             Box::new(PlayError::TooManyRequests),
+            Box::new(JoinError::Token(Token::new("").unwrap_err())),
+            Box::new(RenewError::Token(Token::new("a b").unwrap_err())),
+            Box::new(RenewError::Refused(Refusal::from(Code::TokenExpired))),
+            Box::new(RenewError::Ended(Refusal::from(Code::Closed))),
+            Box::new(RenewError::TooManyRequests),
         ];
         for error in errors {
             let text = error.to_string();

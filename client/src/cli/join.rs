@@ -1,6 +1,7 @@
 //! `parlor join`: a call on the command line, with a table of what is sent and received.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use parlor_client::pipeline::{Broadcast, Capture, Playback, Sources, media_clock};
@@ -12,7 +13,7 @@ use parlor_media::play::{AudioPump, Mixer, NullSink, NullView};
 
 use super::args::{Join, Source, Wanted};
 use super::table::{Screen, Table, millis};
-use super::{Failure, engine, join, stopped};
+use super::{Failure, engine, join, read, stopped};
 
 /// How often the table is drawn: in place so that figures can be read, elsewhere so that logs stay short.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -35,7 +36,14 @@ pub(crate) async fn run(args: Join) -> Result<(), Failure> {
     };
     let mixer = Mixer::new();
     let _sound = speaker(&args, &engine, &mixer)?;
-    let mut call = Call { room, broadcast, wanted: args.play.clone(), players: BTreeMap::new(), mixer };
+    let mut call = Call {
+        room,
+        broadcast,
+        wanted: args.play.clone(),
+        players: BTreeMap::new(),
+        mixer,
+        token_file: args.common.token_file.clone(),
+    };
     if let Wanted::These(streams) = &args.play {
         streams.iter().try_for_each(|stream| call.play(stream))?;
     }
@@ -102,6 +110,7 @@ struct Call {
     wanted: Wanted,
     players: BTreeMap<StreamId, Playback>,
     mixer: Mixer,
+    token_file: Option<PathBuf>,
 }
 
 impl Call {
@@ -125,6 +134,7 @@ impl Call {
                     };
                 }
                 event = events.next() => match event {
+                    Some(RoomEvent::TokenWillExpire { .. }) => screen.say(&self.renew_token().await),
                     Some(event) => self.handle(event, &mut screen)?,
                     None => return self.ended(),
                 },
@@ -132,6 +142,27 @@ impl Call {
                     screen.draw(&self.table());
                     timer.reset(Some(engine.now() + redraw));
                 }
+            }
+        }
+    }
+
+    /// Reads the token's file again, where somebody may have put another; says what came of it.
+    async fn renew_token(&self) -> String {
+        let Some(path) = &self.token_file else {
+            return "the token expires soon; use --token-file, and put another there in time".to_owned();
+        };
+        let renewed = match read(path) {
+            Ok(token) => self.room.renew_token(token).await.map_err(Failure::call),
+            Err(failure) => Err(failure),
+        };
+        match renewed {
+            Ok(()) => format!("token renewed from {}", path.display()),
+            Err(failure) => {
+                format!(
+                    "the token expires soon, and {} has none to renew it: {}",
+                    path.display(),
+                    failure.text
+                )
             }
         }
     }

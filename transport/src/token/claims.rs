@@ -151,8 +151,8 @@ pub struct Pattern(String);
 
 /// A text that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a pattern has 1 to {max} bytes, not {0}", max = Pattern::BYTES_MAX)]
-pub struct PatternError(usize);
+#[error("a pattern has 1 to {max} characters of printable ASCII without spaces", max = Pattern::BYTES_MAX)]
+pub struct PatternError(());
 
 impl Pattern {
     /// The most bytes: as many as the longest name has.
@@ -191,9 +191,11 @@ impl std::str::FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
+        // What all names have in common; a pattern of anything else could not match one.
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
         match text.len() {
-            1..=Self::BYTES_MAX => Ok(Pattern(text.to_owned())),
-            bytes => Err(PatternError(bytes)),
+            1..=Self::BYTES_MAX if is_plain => Ok(Pattern(text.to_owned())),
+            _ => Err(PatternError(())),
         }
     }
 }
@@ -228,7 +230,9 @@ mod tests {
             assert!(good.iter().all(|name| pattern.matches(name)), "{pattern}");
             assert!(!bad.iter().any(|name| pattern.matches(name)), "{pattern}");
         }
-        assert!("".parse::<Pattern>().is_err() && "x".repeat(257).parse::<Pattern>().is_err());
+        for bad in ["", "a b", "\u{1b}[2J", "ä", &"x".repeat(257)] {
+            assert!(bad.parse::<Pattern>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]
@@ -254,7 +258,7 @@ mod tests {
             (r#"{"app":"shop","user":"ann","room":"r"}"#, "missing field `exp`"),
             (r#"{"app":"sh op","user":"ann","room":"r","exp":1}"#, "app id holds ' '"),
             (r#"{"app":"shop","user":7,"room":"r","exp":1}"#, "expected a string"),
-            (r#"{"app":"shop","user":"ann","room":"","exp":1}"#, "a pattern has 1 to 256 bytes"),
+            (r#"{"app":"shop","user":"ann","room":"","exp":1}"#, "a pattern has 1 to 256 characters"),
             (r#"{"app":"shop","user":"ann","room":"r","exp":"9999999999"}"#, "a date in seconds"),
             (r#"{"app":"shop","user":"ann","room":"r","exp":-1}"#, "a date in seconds"),
             (r#"{"app":"shop","user":"ann","room":"r","exp":1,"nbf":"soon"}"#, "a date in seconds"),

@@ -120,3 +120,49 @@ fn secrets_are_shown_nowhere() {
     assert!(!shown.contains("0123") && !shown.contains("48, 49"), "{shown}");
     assert!(!format!("{:?}", NewKey::Secret(secret.to_owned())).contains("0123"));
 }
+
+/// The key pair of RFC 8410, section 10, whose private key stands without its public one.
+const RFC_8410: [&str; 2] = [
+    "-----BEGIN PRIVATE KEY-----\n\
+    MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+    -----END PRIVATE KEY-----",
+    "-----BEGIN PUBLIC KEY-----\n\
+    MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+    -----END PUBLIC KEY-----",
+];
+
+/// `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`, and `openssl pkey -pubout` of it.
+const OPENSSL_P256: [&str; 2] = [
+    "-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgnf5HMQbLUUl3lWce\n\
+    I2zot7kpAOopWQIM+xnupLtXLR+hRANCAATXgOy5Jto+7BIawjAJtgMn7QgTR03u\n\
+    vbicIH6h8n+2otatebMQBqjdXNlgc9KMnH4gIEo8UMfJUf6VkkP4dHpF\n\
+    -----END PRIVATE KEY-----",
+    "-----BEGIN PUBLIC KEY-----\n\
+    MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE14DsuSbaPuwSGsIwCbYDJ+0IE0dN\n\
+    7r24nCB+ofJ/tqLWrXmzEAao3VzZYHPSjJx+ICBKPFDHyVH+lZJD+HR6RQ==\n\
+    -----END PUBLIC KEY-----",
+];
+
+#[test]
+fn keys_that_others_made_will_do() {
+    for (algorithm, [private, public]) in [(Algorithm::EdDsa, RFC_8410), (Algorithm::Es256, OPENSSL_P256)] {
+        let signing = SigningKey::from_private_pem(private).unwrap();
+        assert_eq!(signing.algorithm(), algorithm);
+        let verifying = VerifyingKey::from_public_pem(algorithm, public).unwrap();
+        assert_eq!(verifying.verify(&signing.sign(&claims()).unwrap()), Ok(claims()));
+    }
+}
+
+/// Made with Python's hmac, json and base64.
+const PYTHON_TOKEN: &str = "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.\
+    eyJhcHAiOiAic2hvcCIsICJ1c2VyIjogImFubiIsICJyb29tIjogInIiLCAiZXhwIjogMTAwMCwgImlhdCI6IDF9.\
+    3f114fgN1Jiif3zPjQwxI1OFWHp1mE4i8UqwrCFvgco";
+
+#[test]
+fn a_token_that_another_program_signed_is_verified() {
+    let secret = "a secret of more than thirty-two bytes";
+    let verifying = VerifyingKey::from_secret(secret).unwrap();
+    let token = Token::new(PYTHON_TOKEN).unwrap();
+    assert_eq!(verifying.verify(&token), Ok(claims()));
+}
