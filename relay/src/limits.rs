@@ -99,6 +99,9 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 pub const KEYS_PER_APP_MAX: usize = 8;
 /// How much the clock of an app's server may be ahead of ours before its tokens are not valid yet.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
+/// A client is told of a token's end no sooner than this after it showed the token, and no sooner than half of
+/// the time that was left then: one that renews with the same token, or one as short, is told some five times.
+pub const TOKEN_NOTICE_WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest wait before a token is compared with the date again, which may have been set meanwhile.
 pub const TOKEN_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the certificate's files are looked at for a change.

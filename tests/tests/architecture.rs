@@ -71,7 +71,10 @@ fn outside_crates_stay_where_they_belong() {
     for (name, dependencies) in packages() {
         let depends_on = |crates: &[&str]| dependencies.iter().any(|d| crates.contains(&d.as_str()));
         assert!(!depends_on(&["bincode"]) || name == "parlor-transport", "{name} depends on bincode");
-        assert!(!depends_on(&["jsonwebtoken"]) || name == "parlor-transport", "{name} depends on jsonwebtoken");
+        assert!(
+            !depends_on(&["jsonwebtoken"]) || name == "parlor-transport",
+            "{name} depends on jsonwebtoken"
+        );
         assert!(
             !depends_on(&["quinn", "tokio"]) || name != "parlor-media",
             "media works without any transport"

@@ -8,14 +8,14 @@ use parlor_transport::wire::control::{Departure, Done, RelayMessage, RenewToken,
 use super::client::Phase;
 use super::{Lobby, Notice, not_joined};
 use crate::auth::{App, Grants};
-use crate::limits::TOKEN_RECHECK_INTERVAL;
+use crate::limits::{TOKEN_NOTICE_WAIT_MIN, TOKEN_RECHECK_INTERVAL};
 use crate::room::index::Action;
 
 /// What a client may do, and when that is looked at again.
 pub(super) struct Held {
     pub(super) grants: Grants,
-    /// The client was told that it ends.
-    told: bool,
+    /// When the client is to be told that it ends; `None` once it was.
+    tell: Option<UnixTime>,
     /// Its place among the lobby's deadlines.
     due: Option<Timestamp>,
 }
@@ -44,11 +44,13 @@ impl Lobby {
     pub(super) fn hold_token(&mut self, now: Timestamp, date: UnixTime, session: SessionId, grants: Grants) {
         self.release_token(session);
         let Some(client) = self.clients.get_mut(&session) else { return };
-        let due = grants.expires().map(|expires| {
-            let left = (expires - self.limits.token_notice).saturating_since(date);
-            now + left.min(TOKEN_RECHECK_INTERVAL)
+        let tell = grants.expires().map(|expires| {
+            // Not at once, or a client that has no better token would renew in a circle.
+            let wait = (expires.saturating_since(date) / 2).max(TOKEN_NOTICE_WAIT_MIN);
+            (expires - self.limits.token_notice).max(date + wait.min(self.limits.token_notice))
         });
-        client.token = Some(Held { grants, told: false, due });
+        let due = tell.map(|tell| now + tell.saturating_since(date).min(TOKEN_RECHECK_INTERVAL));
+        client.token = Some(Held { grants, tell, due });
         self.deadlines.extend(due.map(|due| (due, session)));
     }
 
@@ -110,16 +112,15 @@ impl Lobby {
             return;
         };
         let Some(expires) = token.grants.expires() else { return };
-        let (notice, grace) = (self.limits.token_notice, self.limits.token_grace);
+        let grace = self.limits.token_grace;
         if date >= expires + grace {
             token.due = None;
             let (room, user) = self.place(session);
             tracing::info!(session = session.0, room, user, "token expired");
             return self.propose(now, session, Action::Leave { reason: Departure::TokenExpired }, None);
         }
-        let tell = !token.told && date >= expires - notice;
-        token.told |= tell;
-        let next = if token.told { expires + grace } else { expires - notice };
+        let tell = token.tell.take_if(|tell| date >= *tell).is_some();
+        let next = token.tell.unwrap_or(expires + grace).min(expires + grace);
         // The date may be set meanwhile, so that a long wait is made in steps.
         let due = now + next.saturating_since(date).min(TOKEN_RECHECK_INTERVAL);
         token.due = Some(due);

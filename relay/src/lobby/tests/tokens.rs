@@ -130,12 +130,12 @@ fn a_token_is_told_to_expire_renewed_and_at_last_enforced() {
 }
 
 #[test]
-fn a_late_token_is_told_at_once_and_leaving_forgets_it() {
+fn a_short_token_is_told_at_half_its_time_and_leaving_forgets_it() {
     let mut lobby = guarded();
     let session = guest(&mut lobby);
     tell(&mut lobby, session, join_with(Some(token(7, |_| {}))));
-    assert_eq!(lobby.poll_timeout(), Some(NOW));
-    assert_eq!(pass(&mut lobby, 500), ["1: TokenExpiring(TokenExpiring { seconds: 6 })"]);
+    assert_eq!(lobby.poll_timeout(), Some(NOW + Duration::from_millis(3_500)));
+    assert_eq!(pass(&mut lobby, 3_500), ["1: TokenExpiring(TokenExpiring { seconds: 3 })"]);
     tell(&mut lobby, session, ClientMessage::Leave(Leave { request: 9 }));
     assert_eq!(lobby.poll_timeout(), None);
     assert_eq!(tell(&mut lobby, session, renew(10, token(60, |_| {}))), ["1: Refused 10 NotJoined"]);
@@ -143,6 +143,36 @@ fn a_late_token_is_told_at_once_and_leaving_forgets_it() {
     tell(&mut lobby, second, join_with(Some(token(7, |_| {}))));
     lobby.disconnect(NOW, SessionId(second), Departure::Disconnected);
     assert_eq!((lobby.poll_timeout(), lobby.survey().users), (None, 0));
+}
+
+#[test]
+fn who_renews_with_the_same_token_is_not_told_in_a_circle() {
+    let mut lobby = guarded();
+    let session = guest(&mut lobby);
+    let same = token(100, |_| {});
+    tell(&mut lobby, session, join_with(Some(same.clone())));
+    let mut told = Vec::new();
+    let ended = loop {
+        let due = lobby.poll_timeout().unwrap();
+        let passed = due.saturating_since(NOW);
+        lobby.handle_timeout(due, DATE + passed);
+        match outputs(&mut lobby).pop() {
+            Some(end) if end.contains("Close") => break passed,
+            Some(_) => {
+                told.push(passed.as_secs());
+                lobby.handle(
+                    due,
+                    DATE + passed,
+                    SessionId(session),
+                    renew(9 + told.len() as u32, same.clone()),
+                );
+                outputs(&mut lobby);
+            }
+            None => {}
+        }
+    };
+    assert_eq!(told, [70, 85, 92, 96, 98, 99, 100]);
+    assert_eq!(ended, Duration::from_secs(110));
 }
 
 #[test]
