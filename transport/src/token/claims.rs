@@ -68,7 +68,7 @@ impl Claims {
             moderate: false,
             streams: None,
             nbf: None,
-            exp: Date(expires),
+            exp: Date::from(expires),
         }
     }
 
@@ -115,6 +115,12 @@ impl<'de, T: std::str::FromStr<Err: fmt::Display>> Deserialize<'de> for Name<T> 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Date(pub UnixTime);
 
+impl From<UnixTime> for Date {
+    fn from(time: UnixTime) -> Self {
+        Date(UnixTime::from_secs(time.as_secs()))
+    }
+}
+
 impl Serialize for Date {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.0.as_secs())
@@ -130,7 +136,8 @@ impl<'de> Deserialize<'de> for Date {
                 f.write_str("a date in seconds since 1970")
             }
             fn visit_u64<E>(self, seconds: u64) -> Result<Date, E> {
-                Ok(Date(UnixTime::from_secs(seconds)))
+                // The last date there is is no whole second.
+                Ok(UnixTime::from_secs(seconds).into())
             }
             fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Date, E> {
                 if seconds.is_finite() && seconds >= 0.0 {
@@ -270,6 +277,10 @@ mod tests {
         }
         let half = read(r#"{"app":"shop","user":"ann","room":"r","exp":1.5}"#).unwrap();
         assert_eq!(half.exp.0, UnixTime::from_secs(1));
+        for last in ["18446744073709551615", "1e300"] {
+            let far = read(&format!(r#"{{"app":"a","user":"u","room":"r","exp":{last}}}"#)).unwrap();
+            assert_eq!(read(&serde_json::to_string(&far).unwrap()), Ok(far));
+        }
     }
 
     proptest! {
