@@ -97,6 +97,9 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 /// Keys of one app, and so the most signatures that are checked for one token: the key in use, the one
 /// before and the one after for each algorithm, and two to spare. A check takes 5 to 100 µs.
 pub const KEYS_PER_APP_MAX: usize = 8;
+/// How many requests a token that is looked at counts for: with [`KEYS_PER_APP_MAX`] keys a check may take a
+/// millisecond, during which nobody else is served, so that one connection may ask for 12 at once and 2 a second.
+pub const TOKEN_CHECK_COST: u32 = 50;
 /// How much the clock of an app's server may be ahead of ours before its tokens are not valid yet.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
 /// A client is told of a token's end no sooner than this after it showed the token, and no sooner than half of

@@ -170,6 +170,7 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("REFUSAL_TEXT_MAX", Refusal::TEXT_MAX as u64),
         ("REQUESTS_BURST_MAX", limits::REQUESTS_BURST_MAX.into()),
         ("REQUESTS_PER_SECOND_MAX", limits::REQUESTS_PER_SECOND_MAX.into()),
+        ("TOKEN_CHECK_COST", limits::TOKEN_CHECK_COST.into()),
         ("TOKEN_BYTES_MAX", Token::BYTES_MAX as u64),
         ("TRACKS_MAX", TRACKS_MAX.into()),
         ("TRACKS_PER_STREAM_MAX", TRACKS_PER_STREAM_MAX as u64),

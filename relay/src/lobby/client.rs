@@ -57,14 +57,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Takes one request; false when there are too many.
-    pub(super) fn spend(&mut self, now: Timestamp) -> bool {
+    /// Takes so many requests; false when there are too many.
+    pub(super) fn spend(&mut self, now: Timestamp, requests: u32) -> bool {
         let each = Duration::from_secs(1) / REQUESTS_PER_SECOND_MAX;
         let earned = now.saturating_since(self.refilled).as_micros() / each.as_micros();
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         self.left = self.left.saturating_add(earned).min(REQUESTS_BURST_MAX);
         self.refilled += each.saturating_mul(earned);
-        match self.left.checked_sub(1) {
+        match self.left.checked_sub(requests) {
             Some(left) => {
                 self.left = left;
                 true

@@ -29,7 +29,6 @@ use crate::room::Room;
 use crate::room::index::{Action, Index, Proposal, RoomKey, Ticket};
 use client::{Client, Phase, PlayRequest};
 pub use notice::{Notice, Output, Survey};
-use tokens::unknown_app;
 
 /// A room that its members' connections read from. Locked after the lobby, never before it.
 pub type SharedRoom = Arc<Mutex<Room>>;
@@ -139,9 +138,8 @@ impl Lobby {
     /// Answers a message; the date is `date`.
     pub fn handle(&mut self, now: Timestamp, date: UnixTime, session: SessionId, message: ClientMessage) {
         let Some(client) = self.clients.get_mut(&session) else { return };
-        if !client.budget.spend(now) {
-            let text = "too many requests at once; a client makes at most 100 a second on and on";
-            return self.notify(session, Notice::Close(Refusal::new(Code::TooManyRequests, text)));
+        if !client.budget.spend(now, 1) {
+            return self.end_flood(session);
         }
         let greeted = client.phase != Phase::Connected;
         match message {
@@ -249,16 +247,13 @@ impl Lobby {
             );
             return self.refuse(session, request, Refusal::new(Code::AlreadyJoined, text));
         }
-        let admitted = match self.apps.get(&app) {
-            Some(app) => app.admit(date, token.as_ref(), &room, &user),
-            None => Err(unknown_app(&app)),
-        };
-        let grants = match admitted {
-            Ok(grants) => grants,
-            Err(refusal) => return self.refuse(session, request, refusal),
-        };
         let key = RoomKey { app, room };
-        client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
+        let Some(grants) = self.admit(now, date, session, request, token.as_ref(), &key, &user) else {
+            return;
+        };
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
+        }
         self.hold_token(now, date, session, grants);
         let action = Action::Join { room: key, user: UserInfo { user, name }, login };
         self.propose(now, session, action, Some((request, Asked::Join)));
@@ -418,6 +413,11 @@ impl Lobby {
         let (room, user) = self.place(session);
         tracing::info!(session = session.0, room, user, request, %refusal, "refused");
         self.send(session, RelayMessage::Refused(Refused { request, refusal }));
+    }
+
+    fn end_flood(&mut self, session: SessionId) {
+        let text = "too many requests at once; a client makes at most 100 a second on and on";
+        self.notify(session, Notice::Close(Refusal::new(Code::TooManyRequests, text)));
     }
 
     fn violation(&mut self, session: SessionId, text: &str) {

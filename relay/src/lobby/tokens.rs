@@ -1,15 +1,16 @@
 //! Tokens of those who are in a room: how long they hold, the notice before they expire, and the end after.
 
 use parlor_transport::error::{Code, Refusal};
-use parlor_transport::id::{AppId, SessionId};
+use parlor_transport::id::{SessionId, UserId};
+use parlor_transport::token::Token;
 use parlor_transport::units::{Timestamp, UnixTime};
 use parlor_transport::wire::control::{Departure, Done, RelayMessage, RenewToken, TokenExpiring};
 
 use super::client::Phase;
 use super::{Lobby, Notice, not_joined};
 use crate::auth::{App, Grants};
-use crate::limits::{TOKEN_NOTICE_WAIT_MIN, TOKEN_RECHECK_INTERVAL};
-use crate::room::index::Action;
+use crate::limits::{TOKEN_CHECK_COST, TOKEN_NOTICE_WAIT_MIN, TOKEN_RECHECK_INTERVAL};
+use crate::room::index::{Action, RoomKey};
 
 /// What a client may do, and when that is looked at again.
 pub(super) struct Held {
@@ -38,6 +39,40 @@ impl Lobby {
             self.look_at_token(now, date, session);
         }
         self.settle();
+    }
+
+    /// What `user` may do in `room` with `token`; `None` when that was refused. A token costs its client as
+    /// much as many requests: signatures are checked while everybody else's requests wait.
+    #[expect(clippy::too_many_arguments, reason = "all of them decide")]
+    pub(super) fn admit(
+        &mut self,
+        now: Timestamp,
+        date: UnixTime,
+        session: SessionId,
+        request: u32,
+        token: Option<&Token>,
+        room: &RoomKey,
+        user: &UserId,
+    ) -> Option<Grants> {
+        let admitted = match self.apps.get(&room.app) {
+            Some(app) => {
+                let is_checked = token.is_some() && !app.is_open();
+                let client = self.clients.get_mut(&session)?;
+                if is_checked && !client.budget.spend(now, TOKEN_CHECK_COST) {
+                    self.end_flood(session);
+                    return None;
+                }
+                app.admit(date, token, &room.room, user)
+            }
+            None => {
+                let app = &room.app;
+                let text = format!(
+                    "the relay does not know app {app:?}; check the app id or the relay's configuration"
+                );
+                Err(Refusal::new(Code::UnknownApp, text))
+            }
+        };
+        admitted.map_err(|refusal| self.refuse(session, request, refusal)).ok()
     }
 
     /// From now on `session` may do what `grants` say.
@@ -74,18 +109,11 @@ impl Lobby {
         let (Some(Phase::Joining { room, user }) | Some(Phase::Joined { room, user })) = phase else {
             return self.refuse(session, request, not_joined("there is no token to renew".to_owned()));
         };
-        let admitted = match self.apps.get(&room.app) {
-            Some(app) => app.admit(date, Some(&token), &room.room, &user),
-            None => Err(unknown_app(&room.app)),
-        };
-        match admitted {
-            Err(refusal) => self.refuse(session, request, refusal),
-            Ok(grants) => {
-                tracing::debug!(session = session.0, room = %room.room, %user, "token renewed");
-                self.hold_token(now, date, session, grants);
-                self.send(session, RelayMessage::Done(Done { request }));
-                self.end_forbidden_streams(now, session);
-            }
+        if let Some(grants) = self.admit(now, date, session, request, Some(&token), &room, &user) {
+            tracing::debug!(session = session.0, room = %room.room, %user, "token renewed");
+            self.hold_token(now, date, session, grants);
+            self.send(session, RelayMessage::Done(Done { request }));
+            self.end_forbidden_streams(now, session);
         }
     }
 
@@ -137,9 +165,4 @@ impl Lobby {
             "the token expired and was not renewed; get a new one from the app's server and join again";
         self.notify(session, Notice::Close(Refusal::new(Code::TokenExpired, text)));
     }
-}
-
-pub(super) fn unknown_app(app: &AppId) -> Refusal {
-    let text = format!("the relay does not know app {app:?}; check the app id or the relay's configuration");
-    Refusal::new(Code::UnknownApp, text)
 }

@@ -105,6 +105,11 @@ async fn hung_up(signal: &mut Option<Signal>) {
 /// Reads the apps again. What cannot be used is logged, and the old ones stay.
 fn reload(relay: &RelayHandle, flags: Flags) {
     match flags.into_config() {
+        Ok(config) if config.apps.iter().any(App::is_open) => {
+            tracing::warn!(
+                "the new configuration lets anyone in; the old apps stay in service, start anew for that"
+            );
+        }
         Ok(config) => {
             let apps: Vec<_> = config.apps.iter().map(in_words).collect();
             tracing::info!(apps = apps.join(", "), "apps reloaded");

@@ -176,6 +176,20 @@ fn who_renews_with_the_same_token_is_not_told_in_a_circle() {
 }
 
 #[test]
+fn tokens_that_are_looked_at_are_few() {
+    let mut lobby = guarded();
+    let session = guest(&mut lobby);
+    let wrong = token(0, |_| {});
+    let refused = (0..20)
+        .take_while(|_| {
+            tell(&mut lobby, session, join_with(Some(wrong.clone()))) == ["1: Refused 1 TokenExpired"]
+        })
+        .count();
+    assert_eq!(refused, 11);
+    assert_eq!(tell(&mut lobby, session, join_with(Some(wrong))), ["1: Close TooManyRequests"]);
+}
+
+#[test]
 fn a_date_that_jumps_moves_the_end() {
     let mut lobby = guarded();
     let session = guest(&mut lobby);
