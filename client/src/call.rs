@@ -2,12 +2,13 @@
 //! and when to give up.
 //!
 //! A machine: messages, frames and the time go in; messages, frames and changes come out. Connections and
-//! tasks are `engine`'s business. Publishing is in [`publications`], playing in [`plays`].
+//! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`.
 
 mod plays;
 mod publications;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
 use crate::stats::RoomStats;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
+use tokens::Renewal;
 
 /// Messages that wait to be sent. Requests beyond are refused; that many only wait while there is no
 /// connection or the relay does not read.
@@ -76,6 +78,9 @@ pub struct Call {
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
     plays: BTreeMap<u32, Play>,
+    renewals: BTreeMap<u32, Renewal>,
+    /// Renewals whose answer nobody waits for.
+    unread_renewals: BTreeSet<u32>,
     /// Lanes to be opened for frames, or closed (`None`).
     lanes: BTreeMap<u32, Option<Delivery>>,
     /// Lanes with something new for whoever waits for them.
@@ -113,6 +118,7 @@ impl Call {
             user: request.user.clone(),
             name: request.name.clone(),
             login,
+            token: request.token.clone(),
         };
         Call {
             feed: Feed::new(request.user.clone()),
@@ -130,6 +136,8 @@ impl Call {
             outgoing: [ClientMessage::Hello(hello), ClientMessage::Join(join)].into(),
             publications: BTreeMap::new(),
             plays: BTreeMap::new(),
+            renewals: BTreeMap::new(),
+            unread_renewals: BTreeSet::new(),
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
             changed: false,
@@ -242,6 +250,8 @@ impl Call {
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
+                } else {
+                    self.handle_renewal(done.request, Ok(()));
                 }
             }
             RelayMessage::Published(published) => self.handle_published(&published),
@@ -251,6 +261,7 @@ impl Call {
             RelayMessage::Refused(refused) => self.handle_refused(refused.request, refused.refusal),
             RelayMessage::KeyframeWanted(wanted) => self.handle_keyframe_wanted(&wanted),
             RelayMessage::ClockReply(reply) => self.clock.handle_reply(now, &reply),
+            RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
         }
         Ok(())
     }
@@ -262,6 +273,8 @@ impl Call {
             self.end(RoomStatus::failed(RoomReason::LeaveFailed, refusal));
         } else if self.publications.contains_key(&request) {
             self.handle_publish_refused(request, refusal);
+        } else if self.renewals.contains_key(&request) {
+            self.handle_renewal(request, Err(refusal));
         } else {
             self.handle_play_refused(request, refusal);
         }
@@ -296,7 +309,9 @@ impl Call {
         let reason = match (self.status.reason, error.code()) {
             _ if self.leaving.is_some() => RoomReason::LeaveFailed,
             (RoomReason::Joining, _) => RoomReason::JoinFailed,
-            (_, Code::RepeatedLogin | Code::Kicked | Code::RoomClosed) => RoomReason::KickedOut,
+            (_, Code::RepeatedLogin | Code::Kicked | Code::RoomClosed | Code::TokenExpired) => {
+                RoomReason::KickedOut
+            }
             _ => RoomReason::ConnectionLost,
         };
         self.end(RoomStatus::failed(reason, error));
@@ -316,6 +331,7 @@ impl Call {
         self.outgoing.clear();
         self.end_publications(&error);
         self.end_plays(&error);
+        self.end_renewals(&error);
         self.set_status(status);
     }
 

@@ -1,11 +1,12 @@
 //! Why a call on the engine, a room, a publisher or a player was not carried out.
 //!
 //! Every error has a stable [`Code`] and says what to do next. What goes wrong later, while a call runs,
-//! shows in the status of the room, publisher or player as a [`Refusal`](crate::Refusal) with the same codes.
+//! shows in the status of the room, publisher or player as a [`Refusal`] with the same codes.
 
 use parlor_transport::address::AddressError;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{IdError, StreamId};
+use parlor_transport::token::TokenError;
 
 /// Why there is no engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum JoinError {
     /// App, room, user or name is not valid.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// What was given as a token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Neither the address nor the options name a room.
     #[error(
         "no room is named ({}); put it into the address (parlor://host:4433/room) or call JoinOptions::room",
@@ -60,6 +64,7 @@ impl Coded for JoinError {
         match self {
             JoinError::Address(error) => error.code(),
             JoinError::Id(error) => error.code(),
+            JoinError::Token(error) => error.code(),
             JoinError::NoRoom => Code::BadAddress,
             JoinError::System(_) => Code::Internal,
             JoinError::Closed => Code::Closed,
@@ -102,6 +107,34 @@ impl Coded for PublishError {
     }
 }
 
+/// Why a token was not renewed; the one before still holds, until it expires.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// What was given as a token is none.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The relay does not take it; another token may do.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for RenewError {
+    fn code(&self) -> Code {
+        match self {
+            RenewError::Token(error) => error.code(),
+            RenewError::Refused(refusal) | RenewError::Ended(refusal) => refusal.code(),
+            RenewError::TooManyRequests => Code::TooManyRequests,
+        }
+    }
+}
+
 /// Why nothing was tried to play a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -137,6 +170,7 @@ impl Coded for PlayError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parlor_transport::token::Token;
 
     #[test]
     fn every_text_has_its_code_and_says_what_to_do() {
@@ -153,6 +187,11 @@ mod tests {
             Box::new(PlayError::AlreadyPlaying(stream)),
             Box::new(PlayError::Ended(refusal)),
             Box::new(PlayError::TooManyRequests),
+            Box::new(JoinError::Token(Token::new("").unwrap_err())),
+            Box::new(RenewError::Token(Token::new("a b").unwrap_err())),
+            Box::new(RenewError::Refused(Refusal::from(Code::TokenExpired))),
+            Box::new(RenewError::Ended(Refusal::from(Code::Closed))),
+            Box::new(RenewError::TooManyRequests),
         ];
         for error in errors {
             let text = error.to_string();

@@ -2,6 +2,7 @@
 //!
 //! Options are plain values; they are checked where they are used, before anything is sent.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::hop::Ablation;
 use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
+use parlor_transport::token::Token;
 use parlor_transport::wire::control::{Delivery, TrackInfo, TrackKind, TrackWish, check_tracks};
 
 use crate::error::{JoinError, PublishError};
@@ -122,13 +124,14 @@ impl From<Scenario> for EngineConfig {
 /// assert!(options.check().is_ok());
 /// assert!(JoinOptions::new("parlor://relay.example/standup", "an n").check().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct JoinOptions {
     address: String,
     user: String,
     room: Option<String>,
     name: String,
     app: String,
+    token: Option<String>,
 }
 
 /// Join options that were checked.
@@ -144,6 +147,8 @@ pub struct JoinRequest {
     pub user: UserId,
     /// The user's name for people to read.
     pub name: UserName,
+    /// What the app's server gave the user to show to the relay.
+    pub token: Option<Token>,
 }
 
 impl JoinOptions {
@@ -156,6 +161,7 @@ impl JoinOptions {
             room: None,
             name: String::new(),
             app: AppId::dev().to_string(),
+            token: None,
         }
     }
 
@@ -180,6 +186,14 @@ impl JoinOptions {
         self
     }
 
+    /// The token that the app's server gave the user, at most 4,096 bytes. Apps with keys ask for one, `dev`
+    /// does not. [`Room::renew_token`](crate::Room::renew_token) replaces it before it expires.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
     /// Checks everything that can be checked without the relay.
     ///
     /// # Errors
@@ -196,7 +210,18 @@ impl JoinOptions {
             room,
             user: UserId::new(&self.user)?,
             name: UserName::new(&self.name)?,
+            token: self.token.as_ref().map(Token::new).transpose()?,
         })
+    }
+}
+
+/// Without the token, which nobody else may see.
+impl fmt::Debug for JoinOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let JoinOptions { address, user, room, name, app, token } = self;
+        let mut options = f.debug_struct("JoinOptions");
+        options.field("address", address).field("user", user).field("room", room).field("name", name);
+        options.field("app", app).field("has_token", &token.is_some()).finish()
     }
 }
 
@@ -344,7 +369,12 @@ mod tests {
         assert_eq!(code(JoinOptions::new("parlor://h/r", "")), Code::BadId);
         assert_eq!(code(good.clone().room("a b")), Code::BadId);
         assert_eq!(code(good.clone().name("a\nb")), Code::BadId);
-        assert_eq!(code(good.app("ä")), Code::BadId);
+        assert_eq!(code(good.clone().app("ä")), Code::BadId);
+        assert_eq!(code(good.clone().token("sec ret")), Code::TokenInvalid);
+        assert_eq!(code(good.clone().token("x".repeat(4097))), Code::TokenInvalid);
+        let shown = good.token("sec.r.et\n");
+        let shown = format!("{shown:?} {:?}", shown.check().unwrap());
+        assert!(!shown.contains("sec.r.et") && shown.contains("has_token: true"), "{shown}");
     }
 
     #[test]

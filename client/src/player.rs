@@ -152,7 +152,7 @@ fn departure_code(reason: Departure) -> Option<Code> {
         Departure::Left => None,
         Departure::HeartbeatTimeout => Some(Code::HeartbeatTimeout),
         Departure::RepeatedLogin => Some(Code::RepeatedLogin),
-        Departure::Kicked | Departure::RemovedByServer => Some(Code::Kicked),
+        Departure::Kicked | Departure::RemovedByServer | Departure::TokenExpired => Some(Code::Kicked),
         Departure::Disconnected | Departure::Other(_) => Some(Code::ConnectionLost),
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use parlor_transport::error::Refusal;
 use parlor_transport::id::{StreamId, UserId};
+use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Departure, StreamInfo, UserInfo};
 
 /// Where a room stands.
@@ -33,7 +34,7 @@ pub enum RoomReason {
     Joined,
     /// [`Disconnected`](RoomState::Disconnected): no connection, or the relay refused; the code says which.
     JoinFailed,
-    /// [`Disconnected`](RoomState::Disconnected): put out, or the same user joined from elsewhere.
+    /// [`Disconnected`](RoomState::Disconnected): put out, the token expired, or the same user joined from elsewhere.
     KickedOut,
     /// [`Disconnected`](RoomState::Disconnected): left on request.
     Left,
@@ -103,6 +104,12 @@ pub enum RoomEvent {
         stream: StreamInfo,
         /// Why.
         reason: Departure,
+    },
+    /// The token expires at this time on the engine's clock, in 30 s or less: get another from the app's server and
+    /// pass it to [`renew_token`](crate::Room::renew_token). Without that the relay sends the user away.
+    TokenWillExpire {
+        /// When.
+        at: Timestamp,
     },
     /// The reader fell behind (or the relay sent the room anew): instead of every event it gets
     /// the difference between what it last saw and what is.

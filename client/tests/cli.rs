@@ -13,7 +13,9 @@ use parlor_transport::wire::control::{
 };
 
 fn parlor(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_parlor")).args(args).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_parlor"));
+    command.env_remove("PARLOR_TOKEN").env_remove("PARLOR_TOKEN_FILE");
+    command.args(args).output().unwrap()
 }
 
 fn fails(args: &[&str], exit: i32, why: &str) {
@@ -100,4 +102,136 @@ fn a_room_is_shown_and_a_wrong_certificate_is_not_trusted() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["room"], "standup");
     assert_eq!(json["users"], serde_json::json!([{ "id": "ann", "name": "Ann" }]));
+}
+
+/// A folder of its own, gone at the end.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("parlor-cli-{name}-{}", std::process::id()));
+        _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Writes what a command printed.
+    fn keep(&self, name: &str, output: &Output) -> String {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::write(self.0.join(name), &output.stdout).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn an_app_is_made_with_its_keys_and_tokens_of_them_are_verified() {
+    let folder = Folder::new("app");
+    let here = folder.0.canonicalize().unwrap();
+    let create = |rest: &[&str]| {
+        parlor(&[&["app", "create", "shop", "--directory", here.to_str().unwrap()], rest].concat())
+    };
+    for (algorithm, sign, verify) in [
+        ("HS256", ("--secret-file", "shop-HS256.secret"), ("--secret-file", "shop-HS256.secret")),
+        ("EdDSA", ("--private-key", "shop-EdDSA.private.pem"), ("--public-key", "shop-EdDSA.public.pem")),
+        ("ES256", ("--private-key", "shop-ES256.private.pem"), ("--public-key", "shop-ES256.public.pem")),
+    ] {
+        let made = create(&["--algorithm", algorithm, "--kid", algorithm]);
+        let text = String::from_utf8(made.stdout.clone()).unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let file = here.join(verify.1).to_str().unwrap().to_owned();
+        assert!(text.contains("[[apps]]\nname = \"shop\"\n") && text.contains(&file), "{text}");
+        let (sign_file, verify_file) = (folder.path(sign.1), folder.path(verify.1));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&sign_file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{sign_file} is for its owner alone");
+        }
+        let secret = std::fs::read_to_string(&sign_file).unwrap();
+        assert!(
+            !text.contains(secret.lines().nth(1).unwrap_or(&secret).trim()),
+            "the secret stays in its file"
+        );
+        fails(
+            &[
+                "app",
+                "create",
+                "shop",
+                "--directory",
+                here.to_str().unwrap(),
+                "--algorithm",
+                algorithm,
+                "--kid",
+                algorithm,
+            ],
+            1,
+            "choose another --kid",
+        );
+
+        let base = ["token", "create", "--app", "shop", "--as", "ann", "--room", "sales-*"];
+        let rest = ["--stream", "ann-*", "--kid", algorithm, "--expires", "2h", sign.0, &sign_file];
+        let token = folder.keep("token", &parlor(&[&base[..], &rest].concat()));
+        let seen = parlor(&["token", "inspect", &token, verify.0, &verify_file, "--json"]);
+        assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&seen.stdout).unwrap();
+        assert_eq!((json["algorithm"].as_str(), json["kid"].as_str()), (Some(algorithm), Some(algorithm)));
+        assert_eq!((json["signature"].as_str(), json["state"].as_str()), (Some("good"), Some("valid now")));
+        assert_eq!(json["claims"]["streams"], serde_json::json!(["ann-*"]));
+        assert_eq!(json["claims"]["room"], "sales-*");
+        let words = String::from_utf8(parlor(&["token", "inspect", &token]).stdout).unwrap();
+        assert!(words.contains("publish    ann-*") && words.contains("not verified"), "{words}");
+    }
+    fails(
+        &["token", "inspect", &folder.path("token"), "--public-key", &folder.path("shop-EdDSA.public.pem")],
+        1,
+        "does not vouch",
+    );
+    let printed = parlor(&["app", "create", "bank", "--print-secret"]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.status.success() && text.contains("secret = \""), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_keys_and_tokens_is_said_with_the_way_out() {
+    let folder = Folder::new("wrong");
+    std::fs::write(folder.0.join("short"), "hunter2\n").unwrap();
+    let (short, nowhere) = (folder.path("short"), folder.path("nowhere"));
+    let token = ["token", "create", "--app", "shop", "--as", "ann", "--room", "r"];
+    let create = |rest: &[&'static str]| -> Vec<String> {
+        token.iter().chain(rest).map(|word| (*word).to_owned()).collect()
+    };
+    let fails =
+        |args: Vec<String>, exit, why| fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), exit, why);
+    fails(create(&[]), 2, "--secret-file");
+    fails([create(&["--secret-file"]), vec![short.clone()]].concat(), 2, "has 7 bytes; give 32 to 1024");
+    fails([create(&["--secret-file"]), vec![nowhere.clone()]].concat(), 2, "check the path");
+    fails([create(&["--private-key"]), vec![short.clone()]].concat(), 2, "BEGIN PRIVATE KEY");
+    fails(create(&["--expires", "soon", "--secret-file", "x"]), 2, "write 90s, 15m, 1h or 7d");
+    fails(vec!["token".into(), "inspect".into(), short.clone()], 1, "is not a JSON Web Token");
+    fails(vec!["app".into(), "create".into(), "sh op".into()], 2, "app id holds ' '");
+    fails(
+        vec!["app".into(), "create".into(), "a".into(), "--algorithm".into(), "none".into()],
+        2,
+        "choose HS256, EdDSA or ES256",
+    );
+    fails(
+        vec!["app".into(), "create".into(), "a".into(), "--directory".into(), nowhere.clone()],
+        1,
+        "choose another --directory",
+    );
+    let join = |rest: &[&str]| -> Vec<String> {
+        ["join", "parlor://127.0.0.1:9/r"].iter().chain(rest).map(|word| (*word).to_owned()).collect()
+    };
+    fails(join(&["--token", "sec ret"]), 2, "a character at byte 3 that no token has");
+    fails(join(&["--token-file", &nowhere]), 2, "check the path");
 }

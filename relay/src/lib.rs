@@ -7,6 +7,7 @@
 //! # Where what is
 //! - [`room`]: what a room is, a replica that changes only by what an index (the authority) commits.
 //! - [`lobby`]: requests of clients and their answers; carries out what the index decided.
+//! - [`auth`]: apps, their keys, and what a token lets its user do.
 //! - [`forward`]: frames, from a publication's cache to its players' cursors.
 //! - `connection`, [`server`]: the shells, which move bytes and keep the time. quinn is not named here at all.
 //! - [`limits`]: every bound with its reason. [`config`], [`logging`]: for the program.
@@ -17,6 +18,7 @@
 //! - A user's join comes before its streams, its streams' end before its leave, in everyone's events.
 //! - A frame that goes out decodes, given what went out before it.
 
+pub mod auth;
 pub mod config;
 mod connection;
 pub mod forward;
@@ -26,6 +28,7 @@ pub mod logging;
 pub mod room;
 pub mod server;
 
+pub use auth::App;
 pub use config::{Config, ConfigError, Tls};
 pub use server::{BindError, Relay, RelayHandle};
 

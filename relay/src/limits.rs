@@ -28,6 +28,10 @@ pub struct Limits {
     /// Least time between two keyframes asked of one publisher for one layer: a keyframe costs as much
     /// as many ordinary frames, and one serves everyone who waits.
     pub keyframe_interval_min: Duration,
+    /// A user is told this long before the token expires: time enough to ask the app's server for another.
+    pub token_notice: Duration,
+    /// A user stays this long after the token expired: a renewal may be on its way over a bad link.
+    pub token_grace: Duration,
 }
 
 impl Default for Limits {
@@ -41,6 +45,8 @@ impl Default for Limits {
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
             keyframe_interval_min: Duration::from_millis(500),
+            token_notice: Duration::from_secs(30),
+            token_grace: Duration::from_secs(10),
         }
     }
 }
@@ -88,6 +94,19 @@ pub const UNJOINED_MAX: Duration = Duration::from_secs(10);
 pub const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for connections to end in order.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+/// Keys of one app, and so the most signatures that are checked for one token: the key in use, the one
+/// before and the one after for each algorithm, and two to spare. A check takes 5 to 100 µs.
+pub const KEYS_PER_APP_MAX: usize = 8;
+/// How many requests a token that is looked at counts for: with [`KEYS_PER_APP_MAX`] keys a check may take a
+/// millisecond, during which nobody else is served, so that one connection may ask for 12 at once and 2 a second.
+pub const TOKEN_CHECK_COST: u32 = 50;
+/// How much the clock of an app's server may be ahead of ours before its tokens are not valid yet.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
+/// A client is told of a token's end no sooner than this after it showed the token, and no sooner than half of
+/// the time that was left then: one that renews with the same token, or one as short, is told some five times.
+pub const TOKEN_NOTICE_WAIT_MIN: Duration = Duration::from_secs(1);
+/// The longest wait before a token is compared with the date again, which may have been set meanwhile.
+pub const TOKEN_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the certificate's files are looked at for a change.
 pub const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// The most bytes of a client's own description that go to the log.

@@ -113,6 +113,7 @@ fn it_serves_whom_it_told_how_to_join_and_ends_when_asked() {
             user: "ann".parse().unwrap(),
             name: "Ann".parse().unwrap(),
             login: parlor_transport::id::LoginId([1; 16]),
+            token: None,
         };
         requests.send(&ClientMessage::Join(join)).await.unwrap();
         assert!(matches!(answers.recv().await.unwrap(), Some(RelayMessage::Welcome(_))));
@@ -158,6 +159,43 @@ fn settings_that_will_not_do_are_said_with_the_way_out() {
     let error = failure(&["check-config", "--dev", "--certificate", &pem, "--key", &pem]);
     assert!(error.contains("a certificate") && error.contains("cert.pem"), "{error}");
     assert!(failure(&["--dev", "--log", "a=b=c"]).contains("log filter"));
+}
+
+#[test]
+fn apps_with_keys_are_served_and_read_again_but_not_beside_dev() {
+    let directory = Directory::new("apps");
+    let secret = directory.file("shop.secret", "a secret of more than thirty-two bytes\n");
+    let app = |name: &str| {
+        format!(
+            "[[apps]]\nname = \"{name}\"\nkeys = [{{ kid = \"1\", algorithm = \"HS256\", secret_file = \"{secret}\" }}]\n"
+        )
+    };
+    let config = directory.file("relay.toml", &app("shop"));
+    let tls = directory.0.to_str().unwrap();
+    let arguments = ["--config", &config, "--listen", "127.0.0.1:0", "--tls-directory", tls];
+    assert!(failure(&[&arguments[..], &["--dev"]].concat()).contains("take out --dev"));
+    let wrong = directory.file("wrong.toml", &app("shop").replace(&secret, "/nowhere"));
+    let error = failure(&["check-config", "--config", &wrong]);
+    assert!(error.contains("wrong.toml: app \"shop\", key 1: cannot read /nowhere"), "{error}");
+
+    let mut child = relay(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("Join with")).collect();
+    assert!(said.iter().any(|line| line.starts_with("Apps: shop.")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("anyone")), "{said:?}");
+
+    directory.file("relay.toml", &[app("shop"), app("bank")].concat());
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let hangup = format!("kill -HUP {}", child.id());
+    assert!(Command::new("sh").args(["-c", &hangup]).status().unwrap().success());
+    let reloaded = log.find(|line| line.contains("apps reloaded")).unwrap();
+    assert!(reloaded.contains("shop, bank"), "{reloaded}");
+    directory.file("relay.toml", "nonsense");
+    assert!(Command::new("sh").args(["-c", &hangup]).status().unwrap().success());
+    let kept = log.find(|line| line.contains("the old apps stay")).unwrap();
+    assert!(kept.contains("relay.toml:1"), "{kept}");
+    terminate(child);
+    assert!(log.all(|line| !line.contains("thirty-two")));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod hop;
 mod media;
 pub mod seeds;
 mod text;
+mod tokens;
 
 use parlor_transport::wire::control::{AppMessage, ClientMessage, RelayMessage, RoomMessage};
 use peak_alloc::PeakAlloc;
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "packets", run: media::packets },
     Target { name: "repair", run: media::repair },
     Target { name: "timestamps", run: text::timestamps },
+    Target { name: "tokens", run: tokens::tokens },
     Target { name: "varints", run: media::varints },
 ];
 

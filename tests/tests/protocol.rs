@@ -19,6 +19,7 @@ use parlor_transport::repair::code::{
     SYMBOL_BYTES_MAX, SYMBOLS_MAX, WINDOW_FRAMES_MAX, WINDOW_SYMBOLS_MAX, coefficient,
 };
 use parlor_transport::repair::{RepairId, SourceBlock, encode_repair};
+use parlor_transport::token::Token;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::WireError;
 use parlor_transport::wire::control::*;
@@ -169,6 +170,8 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("REFUSAL_TEXT_MAX", Refusal::TEXT_MAX as u64),
         ("REQUESTS_BURST_MAX", limits::REQUESTS_BURST_MAX.into()),
         ("REQUESTS_PER_SECOND_MAX", limits::REQUESTS_PER_SECOND_MAX.into()),
+        ("TOKEN_CHECK_COST", limits::TOKEN_CHECK_COST.into()),
+        ("TOKEN_BYTES_MAX", Token::BYTES_MAX as u64),
         ("TRACKS_MAX", TRACKS_MAX.into()),
         ("TRACKS_PER_STREAM_MAX", TRACKS_PER_STREAM_MAX as u64),
         ("VERSION", VERSION.into()),

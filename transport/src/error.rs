@@ -109,6 +109,18 @@ codes! {
     Closed = 1022, final, "the room was left or the engine closed; join again";
     /// Another connection of the same login has joined.
     LoginRaced = 1023, final, "another connection of the same login has joined; go on with that one";
+    /// The app asks for a token and none came.
+    TokenMissing = 1024, final, "this app asks for a token; get one from the app's server and join with it";
+    /// A token that is none, or that no key of the app vouches for.
+    TokenInvalid = 1025, final, "the token is not valid; get a new one that is signed with a key of this app";
+    /// The token's time is over.
+    TokenExpired = 1026, final, "the token has expired; get a new one from the app's server";
+    /// The token's time has not come.
+    TokenNotYetValid = 1027, final, "the token is not valid yet; wait until it is, or check the clocks of the app's server and the relay";
+    /// The token was made for another app, room or user.
+    TokenForOther = 1028, final, "the token is for another app, room or user; get one for this";
+    /// The token does not let its user join.
+    JoinForbidden = 1029, final, "the token does not let its user join; get one that does";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.
@@ -123,6 +135,10 @@ codes! {
     NotPublishing = 2005, final, "this stream is not being published";
     /// A frame that does not fit the publication.
     BadFrame = 2006, final, "a frame does not fit its publication; check track, layers and size";
+    /// The token does not let its user publish.
+    PublishForbidden = 2007, final, "the token does not let its user publish; get one that does and renew";
+    /// The token does not name this stream.
+    StreamNotAllowed = 2008, final, "the token does not allow this stream id; choose one that it allows, or get another token and renew";
 
     // 3000–3999: playing.
     /// As many streams as one user may play.

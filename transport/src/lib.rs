@@ -11,5 +11,6 @@ pub mod rate;
 pub mod repair;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod token;
 pub mod units;
 pub mod wire;

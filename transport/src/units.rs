@@ -75,6 +75,58 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// A date: microseconds since the beginning of 1970, without leap seconds. Tokens are dated by it; nothing
+/// else is, because a machine's date may jump.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixTime(u64);
+
+impl UnixTime {
+    /// The date `micros` µs after the beginning of 1970.
+    pub const fn from_micros(micros: u64) -> Self {
+        UnixTime(micros)
+    }
+
+    /// The date `seconds` s after the beginning of 1970; the last one there is if that is too far.
+    pub const fn from_secs(seconds: u64) -> Self {
+        UnixTime(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Microseconds since the beginning of 1970.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since the beginning of 1970.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Time passed since `earlier`; zero if `earlier` is later than `self`.
+    pub const fn saturating_since(self, earlier: UnixTime) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for UnixTime {
+    type Output = UnixTime;
+    fn add(self, duration: Duration) -> UnixTime {
+        UnixTime((Timestamp(self.0) + duration).0)
+    }
+}
+
+impl Sub<Duration> for UnixTime {
+    type Output = UnixTime;
+    fn sub(self, duration: Duration) -> UnixTime {
+        UnixTime((Timestamp(self.0) - duration).0)
+    }
+}
+
+impl fmt::Debug for UnixTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnixTime({}.{:06})", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

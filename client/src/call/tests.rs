@@ -3,13 +3,16 @@
 use bytes::Bytes;
 use parlor_transport::hop::Received;
 use parlor_transport::id::{LoginId, SessionId, StreamAlias, UserId};
+use parlor_transport::token::Token;
 use parlor_transport::wire::control::{
-    ClockReply, Closing, Done, Joined, KeyframeWanted, PlayEnded, PlayWaiting, Published, Refused, Welcome,
+    ClockReply, Closing, Done, Joined, KeyframeWanted, PlayEnded, PlayWaiting, Published, Refused,
+    TokenExpiring, Welcome,
 };
 use parlor_transport::wire::control::{Departure, PlayStarted, TrackInfo, TrackKind};
 use parlor_transport::wire::frame::{Frame, FrameHeader};
 
 use super::*;
+use crate::error::RenewError;
 use crate::options::{JoinOptions, PlayOptions, PublishOptions, PublishRequest};
 use crate::player::PlayerState;
 use crate::publisher::{EncodedFrame, PublisherState, SendOutcome};
@@ -307,4 +310,52 @@ fn the_clock_is_probed_one_at_a_time() {
     let reply = ClockReply { probe_sent: probe.sent, received: at(5135), sent: at(5135) };
     call.handle_message(at(220), RelayMessage::ClockReply(reply)).unwrap();
     assert_eq!(call.stats(at(220)).clock_error.unwrap().as_millis(), 10);
+}
+
+#[test]
+fn a_token_goes_with_the_join_and_its_end_is_told_until_it_is_renewed() {
+    let request = JoinOptions::new("parlor://h/r", "me").token("a.b.c").check().unwrap();
+    let mut call = Call::new(at(0), request, LoginId([7; 16]), "", TIMEOUTS);
+    call.handle_connected(at(50));
+    let flight = sent(&mut call);
+    assert!(
+        matches!(&flight[1], ClientMessage::Join(join) if join.token.as_ref().unwrap().as_str() == "a.b.c")
+    );
+    call.handle_message(at(100), welcome()).unwrap();
+    call.handle_message(at(100), joined()).unwrap();
+    let mut early = Reader::default();
+    let is_state = |event: Option<RoomEvent>| matches!(event, Some(RoomEvent::State(_)));
+    assert!(is_state(call.next_event(&mut early)) && call.next_event(&mut early).is_none());
+    call.handle_message(at(200), RelayMessage::TokenExpiring(TokenExpiring { seconds: 30 })).unwrap();
+    let told = Some(RoomEvent::TokenWillExpire { at: at(30_200) });
+    assert_eq!((call.next_event(&mut early), call.next_event(&mut early)), (told.clone(), None));
+    let mut late = Reader::default();
+    assert!(is_state(call.next_event(&mut late)));
+    assert_eq!(call.next_event(&mut late), told);
+
+    let first = call.renew_token(Token::new("d.e.f").unwrap()).unwrap();
+    assert!(matches!(&sent(&mut call)[..], [ClientMessage::RenewToken(renew)] if renew.request == first));
+    call.handle_message(at(300), refused(first, Code::TokenInvalid)).unwrap();
+    assert_eq!(call.renewal(first), Some(Err(Refusal::from(Code::TokenInvalid))));
+    assert_eq!(call.request().token.as_ref().unwrap().as_str(), "a.b.c");
+    let second = call.renew_token(Token::new("d.e.f").unwrap()).unwrap();
+    call.handle_message(at(300), RelayMessage::Done(Done { request: second })).unwrap();
+    assert_eq!(call.renewal(second), Some(Ok(())));
+    assert_eq!(call.request().token.as_ref().unwrap().as_str(), "d.e.f");
+    let mut later = Reader::default();
+    assert!(is_state(call.next_event(&mut later)) && call.next_event(&mut later).is_none());
+    assert!(!format!("{call:?}").contains("d.e.f"), "tokens are shown nowhere");
+
+    // Answers that nobody reads are not kept, and not more than a few wait.
+    call.release_renewal(first);
+    call.release_renewal(second);
+    let waiting: Vec<_> =
+        std::iter::from_fn(|| call.renew_token(Token::new("g.h.i").unwrap()).ok()).collect();
+    assert_eq!(waiting.len(), 8);
+    call.release_renewal(waiting[0]);
+    let expired = Closing { refusal: Refusal::from(Code::TokenExpired) };
+    call.handle_message(at(400), RelayMessage::Closing(expired)).unwrap();
+    assert_eq!((call.status().reason, call.renewals.len()), (RoomReason::KickedOut, 7));
+    assert_eq!(call.renewal(waiting[1]), Some(Err(Refusal::from(Code::TokenExpired))));
+    assert!(matches!(call.renew_token(Token::new("x").unwrap()), Err(RenewError::Ended(_))));
 }

@@ -1,10 +1,14 @@
 //! What can be said on the command line.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use parlor_client::{Scenario, StreamId};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use parlor_client::{AppId, Scenario, StreamId, UserId};
+use parlor_transport::token::claims::Pattern;
+use parlor_transport::token::keys::{Algorithm, KeyId};
 
 /// Calls between many people, over QUIC.
 #[derive(Parser, Debug)]
@@ -26,6 +30,110 @@ pub(crate) enum Command {
     Record(Record),
     /// Show who and what is in a room
     Room(Room),
+    /// Make an app and its keys for a relay's configuration
+    #[command(subcommand)]
+    App(App),
+    /// Make a token for a user, or look into one
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum App {
+    /// Make a fresh key and print the app for the relay's configuration file (TOML)
+    ///
+    /// The key goes into files that only you can read: a secret (HS256), which relay and app's server share, or a key
+    /// pair (EdDSA, ES256), of which the relay gets the public half. Run it again with another --kid to
+    /// change keys: list both until no token of the old one is in use.
+    #[command(after_help = "Example:  parlor app create shop --directory /etc/parlor >> relay.toml")]
+    Create(AppCreate),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AppCreate {
+    /// The app: 1 to 64 letters, digits, '-' and '_'
+    pub(crate) name: AppId,
+    /// How tokens are signed: HS256, EdDSA or ES256
+    #[arg(long, default_value = "HS256", value_parser = Algorithm::from_str)]
+    pub(crate) algorithm: Algorithm,
+    /// The key's id, which its tokens bear
+    #[arg(long, default_value = "1", value_parser = KeyId::from_str)]
+    pub(crate) kid: KeyId,
+    /// Where the files are written
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// Write no file and put the secret into what is printed (HS256 only)
+    #[arg(long)]
+    pub(crate) print_secret: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Token {
+    /// Print a token for a user
+    ///
+    /// What an app's server does for its users, by hand.
+    #[command(
+        after_help = "Example:  parlor token create --app shop --as ann --room 'sales-*' --stream 'ann-*' --secret-file shop-1.secret"
+    )]
+    Create(Box<TokenCreate>),
+    /// Show what a token says and whether it counts now
+    ///
+    /// With a key it is verified, too, and the command fails if the key does not vouch for it.
+    Inspect(TokenInspect),
+}
+
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("key").required(true).args(["secret_file", "private_key"])))]
+pub(crate) struct TokenCreate {
+    /// The app
+    #[arg(long)]
+    pub(crate) app: AppId,
+    /// The user it is for
+    #[arg(long = "as", alias = "user", value_name = "USER")]
+    pub(crate) user: UserId,
+    /// The room, or a pattern with '*' for several
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) room: Pattern,
+    /// The user may publish any stream
+    #[arg(long)]
+    pub(crate) publish: bool,
+    /// The user may publish this stream, or those of a pattern with '*'; may be given several times
+    #[arg(long = "stream", value_name = "PATTERN")]
+    pub(crate) streams: Vec<Pattern>,
+    /// The user may moderate
+    #[arg(long)]
+    pub(crate) moderate: bool,
+    /// How long it lasts: 90s, 15m, 1h, 7d
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub(crate) expires: Duration,
+    /// It counts only after this time from now on
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) not_before: Option<Duration>,
+    /// File with the secret to sign with (HS256)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// PEM file with the private key to sign with (EdDSA, ES256)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) private_key: Option<PathBuf>,
+    /// The key's id, as the relay has it
+    #[arg(long, value_parser = KeyId::from_str)]
+    pub(crate) kid: Option<KeyId>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenInspect {
+    /// File with the token [default: standard input]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// File with the secret that it should be signed with
+    #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// PEM file with the public key that should vouch for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_key: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What all commands need to know.
@@ -33,7 +141,7 @@ pub(crate) enum Command {
 pub(crate) struct Common {
     /// Where, as the relay prints it: parlor://host:port/room#sha256=…
     pub(crate) address: String,
-    /// The user to join as, unique within the app [default: parlor-<process id>]
+    /// The user to join as, unique within the app [default: "parlor-" and the process id]
     #[arg(long = "as", value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The name that others read
@@ -45,6 +153,12 @@ pub(crate) struct Common {
     /// The app
     #[arg(long, default_value = "dev")]
     pub(crate) app: String,
+    /// File with the token that the app asks for; read again before it expires
+    #[arg(long, env = "PARLOR_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The token itself; other users of this machine can see it here, but not in the variable
+    #[arg(long, env = "PARLOR_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<Hidden>,
     /// Write a qlog file of the connection into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) qlog: Option<PathBuf>,
@@ -192,6 +306,41 @@ impl FromStr for Wanted {
     }
 }
 
+/// A text that `Debug` does not show.
+#[derive(Clone)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Hidden(text)
+    }
+}
+
+/// At most as long as a token should ever last.
+const DURATION_MAX: u64 = 10 * 366 * 86_400;
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let seconds = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let seconds = seconds.filter(|seconds| (1..=DURATION_MAX).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?} is not a time; write 90s, 15m, 1h or 7d"))
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let bad = || format!("{text:?} is not a number of seconds from 0.1 to 1000000");
     text.parse().ok().filter(|seconds| (0.1..=1e6).contains(seconds)).ok_or_else(bad)
@@ -237,6 +386,12 @@ mod tests {
         let Ok(Wanted::These(ids)) = "a,b-c".parse() else { panic!("two ids") };
         assert_eq!(ids.len(), 2);
         assert!("a, b".parse::<Wanted>().unwrap_err().contains("' '"));
+        for (text, seconds) in [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for bad in ["", "h", "0", "-1h", "1w", "1h5m", "99999999999d", "9999d"] {
+            assert!(duration(bad).unwrap_err().contains("write 90s, 15m, 1h or 7d"), "{bad}");
+        }
         assert_eq!(seconds("1.5"), Ok(1.5));
         for bad in ["0", "-1", "NaN", "inf", "x"] {
             assert!(seconds(bad).is_err(), "{bad}");

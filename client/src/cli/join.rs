@@ -1,18 +1,19 @@
 //! `parlor join`: a call on the command line, with a table of what is sent and received.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use parlor_client::pipeline::{Broadcast, Capture, Playback, Sources, media_clock};
 use parlor_client::player::PlayerState;
 use parlor_client::publisher::PublisherState;
 use parlor_client::room::{RoomEvent, RoomReason, RoomState};
-use parlor_client::{Departure, Engine, PlayOptions, Room, Scenario, StreamId, StreamInfo};
+use parlor_client::{Departure, Engine, PlayOptions, Room, Scenario, StreamId, StreamInfo, Timestamp};
 use parlor_media::play::{AudioPump, Mixer, NullSink, NullView};
 
 use super::args::{Join, Source, Wanted};
 use super::table::{Screen, Table, millis};
-use super::{Failure, engine, join, stopped};
+use super::{Failure, engine, join, read, stopped};
 
 /// How often the table is drawn: in place so that figures can be read, elsewhere so that logs stay short.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -35,7 +36,11 @@ pub(crate) async fn run(args: Join) -> Result<(), Failure> {
     };
     let mixer = Mixer::new();
     let _sound = speaker(&args, &engine, &mixer)?;
-    let mut call = Call { room, broadcast, wanted: args.play.clone(), players: BTreeMap::new(), mixer };
+    let token = args.common.token_file.clone();
+    let token =
+        token.map(|path| Ok(TokenFile { shown: read(&path)?, path, is_wanted: false })).transpose()?;
+    let mut call =
+        Call { room, broadcast, wanted: args.play.clone(), players: BTreeMap::new(), mixer, token };
     if let Wanted::These(streams) = &args.play {
         streams.iter().try_for_each(|stream| call.play(stream))?;
     }
@@ -102,6 +107,16 @@ struct Call {
     wanted: Wanted,
     players: BTreeMap<StreamId, Playback>,
     mixer: Mixer,
+    token: Option<TokenFile>,
+}
+
+/// Where the token comes from.
+struct TokenFile {
+    path: PathBuf,
+    /// What was in it last.
+    shown: String,
+    /// The token expires soon.
+    is_wanted: bool,
 }
 
 impl Call {
@@ -125,14 +140,46 @@ impl Call {
                     };
                 }
                 event = events.next() => match event {
+                    Some(RoomEvent::TokenWillExpire { at }) => screen.say(&self.warn(engine, at)),
                     Some(event) => self.handle(event, &mut screen)?,
                     None => return self.ended(),
                 },
                 () = timer.expired() => {
+                    if let Some(renewed) = self.renew().await {
+                        screen.say(&renewed);
+                    }
                     screen.draw(&self.table());
                     timer.reset(Some(engine.now() + redraw));
                 }
             }
+        }
+    }
+
+    /// What to say when the token is about to expire.
+    fn warn(&mut self, engine: &Engine, at: Timestamp) -> String {
+        let left = at.saturating_since(engine.now()).as_secs();
+        let remedy = match &mut self.token {
+            Some(file) => {
+                file.is_wanted = true;
+                format!("put another into {}", file.path.display())
+            }
+            None => "it can be renewed with --token-file".to_owned(),
+        };
+        format!("the token expires in {left} s; {remedy}")
+    }
+
+    /// Renews the token once there is another in its file; says what came of it.
+    async fn renew(&mut self) -> Option<String> {
+        let file = self.token.as_mut().filter(|file| file.is_wanted)?;
+        // While it is being written it may be anything; the next look will tell.
+        let found = read(&file.path).ok().filter(|found| found.trim() != file.shown.trim())?;
+        file.shown.clone_from(&found);
+        match self.room.renew_token(found).await {
+            Ok(()) => {
+                file.is_wanted = false;
+                Some(format!("token renewed from {}", file.path.display()))
+            }
+            Err(error) => Some(format!("{}: {error}", file.path.display())),
         }
     }
 

@@ -3,14 +3,17 @@
 //! Exit codes: 0 when all was done (Ctrl-C is a way to be done), 1 when the call failed, 2 when what was asked
 //! for is not valid.
 
+mod app;
 mod args;
 mod join;
 mod record;
 mod room;
 mod table;
+mod token;
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -61,6 +64,8 @@ pub(crate) fn run() -> ExitCode {
             Command::Join(join) => Box::pin(join::run(join)).await,
             Command::Record(record) => Box::pin(record::run(record)).await,
             Command::Room(room) => Box::pin(room::run(room)).await,
+            Command::App(app) => app::run(app),
+            Command::Token(token) => token::run(token),
         }
     }))
 }
@@ -87,19 +92,31 @@ fn engine(common: &Common, scenario: Scenario) -> Result<Engine, Failure> {
     Engine::new(config).map_err(Failure::call)
 }
 
+/// A file of the command line, as text.
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}; check the path", path.display())))
+}
+
 /// Whom to join as, where.
-fn join_options(common: &Common) -> JoinOptions {
+fn join_options(common: &Common) -> Result<JoinOptions, Failure> {
     let user = common.user.clone().unwrap_or_else(|| format!("parlor-{}", std::process::id()));
     let mut options = JoinOptions::new(&common.address, user).app(&common.app).name(&common.name);
     if let Some(room) = &common.room {
         options = options.room(room);
     }
-    options
+    if let Some(token) = &common.token {
+        options = options.token(&token.0);
+    }
+    if let Some(path) = &common.token_file {
+        options = options.token(read(path)?);
+    }
+    Ok(options)
 }
 
 /// Joins, or says what was wrong with what was asked.
 fn join(engine: &Engine, common: &Common) -> Result<parlor_client::Room, Failure> {
-    engine.join(join_options(common)).map_err(|error| match error.code() {
+    engine.join(join_options(common)?).map_err(|error| match error.code() {
         parlor_client::Code::Closed => Failure::call(error),
         _ => Failure::usage(error),
     })

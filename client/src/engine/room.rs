@@ -6,11 +6,12 @@ use std::sync::Arc;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{RoomId, StreamId, UserId};
 use parlor_transport::quic::Session;
+use parlor_transport::token::Token;
 
 use super::player::Player;
 use super::publisher::Publisher;
 use super::shared::Shared;
-use crate::error::{PlayError, PublishError};
+use crate::error::{PlayError, PublishError, RenewError};
 use crate::options::{PlayOptions, PublishOptions};
 use crate::room::feed::Reader;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus, RoomView};
@@ -107,6 +108,28 @@ impl Room {
         let stream = StreamId::new(stream)?;
         let lane = self.shared.act(|_, call| call.play(stream.clone(), options.wishes()))?;
         Ok(Player::new(Arc::clone(&self.shared), lane, stream))
+    }
+
+    /// Goes on with another token, for the same app, room and user, and waits for the relay's answer. From then
+    /// on it is the new one that says what may be published. See [`RoomEvent::TokenWillExpire`].
+    ///
+    /// # Errors
+    /// [`RenewError`]; the token before still holds, until it expires. A refused token is refused again: get
+    /// another.
+    pub async fn renew_token(&self, token: impl AsRef<str>) -> Result<(), RenewError> {
+        struct Asked<'a>(&'a Shared, u32);
+        impl Drop for Asked<'_> {
+            fn drop(&mut self) {
+                self.0.act(|_, call| call.release_renewal(self.1));
+            }
+        }
+        let token = Token::new(token)?;
+        let asked = Asked(&self.shared, self.shared.act(|_, call| call.renew_token(token))?);
+        let answer = self.shared.when(|call| call.renewal(asked.1)).await;
+        answer.map_err(|refusal| match self.status().state {
+            RoomState::Disconnected => RenewError::Ended(refusal),
+            _ => RenewError::Refused(refusal),
+        })
     }
 
     /// Round trip, what the link carries, clock error and join time.

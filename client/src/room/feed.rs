@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use parlor_transport::id::UserId;
+use parlor_transport::units::Timestamp;
 
 use super::mirror::{Change, Mirror};
 use super::{RoomEvent, RoomStatus, RoomView};
@@ -22,6 +23,10 @@ pub struct Feed {
     /// The index of the first kept event, counted from the room's first.
     first: u64,
     capacity: usize,
+    /// When the token expires, from the relay's notice on until it is renewed.
+    token_expiry: Option<Timestamp>,
+    /// Notices of that so far.
+    token_notices: u64,
 }
 
 impl Feed {
@@ -32,7 +37,7 @@ impl Feed {
 
     /// A feed that keeps `capacity` events.
     pub fn with_capacity(me: UserId, capacity: usize) -> Self {
-        Feed { me, events: VecDeque::new(), first: 0, capacity }
+        Feed { me, events: VecDeque::new(), first: 0, capacity, token_expiry: None, token_notices: 0 }
     }
 
     /// Takes a change of the mirror, after which `count` users are in the room.
@@ -64,6 +69,18 @@ impl Feed {
         self.push(RoomEvent::State(status));
     }
 
+    /// The token expires at `at`. Not one event among others, which a slow reader may miss: it is told to
+    /// every reader until the token is renewed.
+    pub fn push_token_expiry(&mut self, at: Timestamp) {
+        self.token_expiry = Some(at);
+        self.token_notices += 1;
+    }
+
+    /// The token was renewed.
+    pub fn clear_token_expiry(&mut self) {
+        self.token_expiry = None;
+    }
+
     fn push(&mut self, event: RoomEvent) {
         self.events.push_back(event);
         while self.events.len() > self.capacity {
@@ -87,6 +104,8 @@ pub struct Reader {
     /// Whether the reader was told of a whole room before: until then a difference is an Add.
     synced: bool,
     status: Option<RoomStatus>,
+    /// Notices of the token's end that were told or came to nothing.
+    token_notices: u64,
     /// What a difference was cut into; a handful.
     pending: VecDeque<RoomEvent>,
 }
@@ -96,6 +115,12 @@ impl Reader {
     pub fn next(&mut self, feed: &Feed, mirror: &Mirror, status: &RoomStatus) -> Option<RoomEvent> {
         if self.pending.is_empty() && self.next.is_none_or(|next| next < feed.first) {
             self.catch_up(feed, mirror, status);
+        }
+        if self.pending.is_empty() && self.token_notices != feed.token_notices {
+            self.token_notices = feed.token_notices;
+            if let Some(at) = feed.token_expiry {
+                return Some(RoomEvent::TokenWillExpire { at });
+            }
         }
         let event = match self.pending.pop_front() {
             Some(event) => event,

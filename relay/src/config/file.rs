@@ -9,7 +9,9 @@ use std::{fs, io};
 use parlor_transport::id::AppId;
 use serde::Deserialize;
 
+use super::apps::AppSection;
 use super::{Config, Tls};
+use crate::auth::App;
 use crate::logging::LogFormat;
 
 /// The annotated file with all defaults, as `parlor-relay --print-default-config` prints it.
@@ -38,6 +40,14 @@ pub enum FileError {
         /// What is wrong with it.
         why: String,
     },
+    /// An app in it cannot be used.
+    #[error("{}: {why}", path.display())]
+    App {
+        /// The file.
+        path: PathBuf,
+        /// Which app, and what is wrong with it.
+        why: String,
+    },
 }
 
 /// What a file may say. What it does not say stays as it is.
@@ -47,6 +57,10 @@ pub struct File {
     dev: Option<bool>,
     listen: Option<SocketAddr>,
     host: Option<String>,
+    #[serde(default)]
+    apps: Vec<AppSection>,
+    #[serde(default)]
+    tokens: Tokens,
     #[serde(default)]
     tls: TlsSection,
     #[serde(default)]
@@ -76,6 +90,13 @@ struct Limits {
     cache_bytes_max: Option<usize>,
     cache_age_max_ms: Option<u64>,
     keyframe_interval_min_ms: Option<u64>,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tokens {
+    notice_ms: Option<u64>,
+    grace_ms: Option<u64>,
 }
 
 #[derive(Clone, Default, Debug, Deserialize)]
@@ -123,11 +144,20 @@ impl File {
         })
     }
 
-    /// Changes `config` where the file says something.
+    /// The apps in it, with their keys from wherever they are; `path` is for the errors.
+    ///
+    /// # Errors
+    /// [`FileError::App`].
+    pub fn load_apps(&self, path: &Path) -> Result<Vec<App>, FileError> {
+        let load = |app: &AppSection| app.load().map_err(|why| FileError::App { path: path.to_owned(), why });
+        self.apps.iter().map(load).collect()
+    }
+
+    /// Changes `config` where the file says something, except for the apps: see [`File::load_apps`].
     pub fn apply(self, config: &mut Config) {
-        let File { dev, listen, host, tls, limits, connections, log } = self;
+        let File { dev, listen, host, apps: _, tokens, tls, limits, connections, log } = self;
         match dev {
-            Some(true) => config.apps = vec![AppId::dev()],
+            Some(true) => config.apps = vec![App::open(AppId::dev())],
             Some(false) => config.apps.clear(),
             None => {}
         }
@@ -144,6 +174,9 @@ impl File {
         set(&mut bounds.cache_bytes_max, limits.cache_bytes_max);
         set(&mut bounds.cache_age_max, limits.cache_age_max_ms.map(Duration::from_millis));
         set(&mut bounds.keyframe_interval_min, limits.keyframe_interval_min_ms.map(Duration::from_millis));
+
+        set(&mut bounds.token_notice, tokens.notice_ms.map(Duration::from_millis));
+        set(&mut bounds.token_grace, tokens.grace_ms.map(Duration::from_millis));
 
         let quic = &mut config.quic;
         set(&mut quic.idle_timeout, connections.idle_timeout_ms.map(Duration::from_millis));
@@ -192,7 +225,7 @@ mod tests {
         let default = Config::default();
         assert_eq!(said.listen, default.listen);
         assert_eq!(said.limits, default.limits);
-        assert_eq!(said.apps, default.apps);
+        assert!(said.apps.is_empty() && default.apps.is_empty());
         assert_eq!((said.tls, said.host), (default.tls, default.host));
         assert_eq!(said.quic.idle_timeout, default.quic.idle_timeout);
         assert_eq!(said.quic.keep_alive, default.quic.keep_alive);
@@ -202,7 +235,11 @@ mod tests {
         // What is commented out in it is valid too.
         let all: String = DEFAULT
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .map(|line| {
+                line.strip_prefix("# ")
+                    .filter(|rest| rest.contains(" = ") || rest.starts_with("[["))
+                    .unwrap_or(line)
+            })
             .flat_map(|line| [line, "\n"])
             .collect();
         let all = parse(&all).unwrap();
@@ -221,6 +258,7 @@ mod tests {
                 "relay.toml:2: format: unknown variant `xml`, expected `text` or `json`",
             ),
             ("dev = \n", "relay.toml:1: dev: "),
+            ("[[apps]]\nname = \"shop\"\nkey = []\n", "relay.toml:3: key: unknown field `key`"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

@@ -10,6 +10,7 @@ use parlor_transport::id::AppId;
 
 use super::file::{File, FileError};
 use super::{Config, ConfigError, Tls};
+use crate::auth::App;
 use crate::logging::LogFormat;
 
 /// The Parlor relay: rooms of people who see and hear each other, over QUIC.
@@ -118,7 +119,10 @@ impl Flags {
         };
         config.quic.key_log = env::var_os("SSLKEYLOGFILE").is_some();
         if let Some(path) = &self.config {
-            File::read(path)?.apply(&mut config);
+            let file = File::read(path)?;
+            let apps = file.load_apps(path)?;
+            file.apply(&mut config);
+            config.apps.extend(apps);
         }
         self.apply(&mut config);
         config.check()?;
@@ -131,8 +135,9 @@ impl Flags {
                 *slot = value;
             }
         }
-        if self.dev {
-            config.apps = vec![AppId::dev()];
+        // Beside apps with keys it is refused, in `Config::check`.
+        if self.dev && !config.apps.iter().any(App::is_open) {
+            config.apps.push(App::open(AppId::dev()));
         }
         set(&mut config.listen, self.listen);
         config.host = self.host.or(config.host.take());
@@ -168,6 +173,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use parlor_transport::token::keys::VerifyingKey;
 
     fn config(arguments: &[&str], file: &str) -> Config {
         let cli = Cli::try_parse_from([&["parlor-relay"], arguments].concat()).unwrap();
@@ -193,7 +199,7 @@ mod tests {
         assert_eq!(config.listen.port(), 2);
         assert_eq!((config.host.as_deref(), config.limits.play_max), (Some("a"), 3));
         assert_eq!(config.tls, Tls::Development("d".into()));
-        assert_eq!(config.apps, [AppId::dev()]);
+        assert!(config.apps.len() == 1 && config.apps[0].is_open());
     }
 
     #[test]
@@ -210,7 +216,15 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err().to_string()
         };
-        assert!(text(|config| config.apps.clear()).contains("--dev"));
+        assert!(text(|config| config.apps.clear()).contains("`parlor app create NAME`"));
+        let key = || VerifyingKey::from_secret("a secret of more than thirty-two bytes").unwrap();
+        let shop = move || App::with_keys(AppId::new("shop").unwrap(), vec![key()]).unwrap();
+        let mut config = Config { apps: vec![shop()], ..Config::default() };
+        assert_eq!(config.check(), Ok(()));
+        config.apps.push(shop());
+        assert!(config.check().unwrap_err().to_string().contains("\"shop\" is configured twice"));
+        config.apps[1] = App::open(AppId::dev());
+        assert!(config.check().unwrap_err().to_string().contains("take out --dev"));
         assert_eq!(
             text(|config| config.quic.idle_timeout = Duration::from_millis(100)),
             "idle_timeout_ms is 100 ms, but must be at least 3000 ms; \

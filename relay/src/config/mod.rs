@@ -1,9 +1,11 @@
 //! What a relay is told before it starts: a value that programs fill in themselves, and that the
 //! `parlor-relay` command reads from flags, environment and file (`flags`, `file`).
 
+mod apps;
 pub mod file;
 pub mod flags;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use parlor_transport::address::PORT_DEFAULT;
 use parlor_transport::id::AppId;
 use parlor_transport::quic::Options;
 
+use crate::auth::App;
 use crate::limits::{CACHE_BYTES_LEAST, Limits};
 use crate::logging::LogFormat;
 
@@ -23,8 +26,8 @@ pub struct Config {
     pub host: Option<String>,
     /// Where certificate and key come from.
     pub tls: Tls,
-    /// The apps that exist.
-    pub apps: Vec<AppId>,
+    /// The apps that exist, each with its keys; or one that is open.
+    pub apps: Vec<App>,
     /// The bounds.
     pub limits: Limits,
     /// How connections are watched over, and what is recorded of them.
@@ -56,9 +59,24 @@ pub enum Tls {
 pub enum ConfigError {
     /// No app is configured.
     #[error(
-        "no app is configured, so nobody could join; start with --dev to let anyone join the app \"dev\""
+        "no app is configured, so nobody could join; make one with `parlor app create NAME` and put it into the \
+         configuration file, or start with --dev to let anyone join the app \"dev\""
     )]
     NoApp,
+    /// An app that anyone may join beside apps that ask for tokens.
+    #[error(
+        "app {open:?} is open to anyone and app {other:?} asks for tokens; take out --dev (dev, PARLOR_DEV) or the \
+         apps: a relay has the one or the other"
+    )]
+    OpenBesideKeys {
+        /// The open one.
+        open: AppId,
+        /// One of the others.
+        other: AppId,
+    },
+    /// One name for two apps.
+    #[error("app {0:?} is configured twice; put its keys into one list")]
+    AppTwice(AppId),
     /// A number outside its range.
     #[error("{key} is {value}, but must be {range}; change it in the file, the environment or the flags")]
     OutOfRange {
@@ -78,7 +96,7 @@ impl Config {
         Config {
             listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             tls: Tls::Ephemeral,
-            apps: vec![AppId::dev()],
+            apps: vec![App::open(AppId::dev())],
             ..Config::default()
         }
     }
@@ -90,6 +108,14 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.apps.is_empty() {
             return Err(ConfigError::NoApp);
+        }
+        let find = |open| self.apps.iter().find(|app| app.is_open() == open).map(|app| app.id().clone());
+        if let (Some(open), Some(other)) = (find(true), find(false)) {
+            return Err(ConfigError::OpenBesideKeys { open, other });
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.apps.iter().find(|app| !names.insert(app.id())) {
+            return Err(ConfigError::AppTwice(twice.id().clone()));
         }
         let limits = &self.limits;
         let at_least = |key, value: u128, least: u128, unit: &str| {

@@ -7,6 +7,7 @@ use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::TrackWish;
 
+use super::tokens::Held;
 use crate::limits::{REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX};
 use crate::room::index::RoomKey;
 
@@ -18,6 +19,8 @@ pub(super) struct Client {
     pub(super) lanes: BTreeSet<u32>,
     /// What it plays or waits to play, by lane.
     pub(super) plays: BTreeMap<u32, PlayRequest>,
+    /// What it may do, from joining to leaving.
+    pub(super) token: Option<Held>,
 }
 
 /// How far it has come. One connection has one room: after leaving it, nothing more is joined.
@@ -42,6 +45,7 @@ impl Client {
             budget: Budget { left: REQUESTS_BURST_MAX, refilled: now },
             lanes: BTreeSet::new(),
             plays: BTreeMap::new(),
+            token: None,
         }
     }
 }
@@ -53,14 +57,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Takes one request; false when there are too many.
-    pub(super) fn spend(&mut self, now: Timestamp) -> bool {
+    /// Takes so many requests; false when there are too many.
+    pub(super) fn spend(&mut self, now: Timestamp, requests: u32) -> bool {
         let each = Duration::from_secs(1) / REQUESTS_PER_SECOND_MAX;
         let earned = now.saturating_since(self.refilled).as_micros() / each.as_micros();
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         self.left = self.left.saturating_add(earned).min(REQUESTS_BURST_MAX);
         self.refilled += each.saturating_mul(earned);
-        match self.left.checked_sub(1) {
+        match self.left.checked_sub(requests) {
             Some(left) => {
                 self.left = left;
                 true

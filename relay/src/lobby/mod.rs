@@ -6,6 +6,7 @@
 
 mod client;
 mod notice;
+mod tokens;
 mod verdict;
 
 #[cfg(test)]
@@ -16,10 +17,11 @@ use std::sync::{Arc, Mutex};
 
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{AppId, SessionId, StreamId, UserId};
-use parlor_transport::units::Timestamp;
+use parlor_transport::units::{Timestamp, UnixTime};
 use parlor_transport::wire::control::*;
 use parlor_transport::wire::hop::LANE_MAX;
 
+use crate::auth::App;
 use crate::forward::publication::Publication;
 use crate::limits::{AGENT_BYTES_MAX, Limits};
 use crate::lock;
@@ -33,12 +35,14 @@ pub type SharedRoom = Arc<Mutex<Room>>;
 
 /// See the module's text.
 pub struct Lobby {
-    apps: BTreeSet<AppId>,
+    apps: BTreeMap<AppId, App>,
     limits: Limits,
     index: Box<dyn Index + Send>,
     clients: BTreeMap<SessionId, Client>,
     rooms: BTreeMap<RoomKey, LiveRoom>,
     pending: BTreeMap<Ticket, Pending>,
+    /// When tokens have to be looked at; one entry at most for each client.
+    deadlines: BTreeSet<(Timestamp, SessionId)>,
     outputs: VecDeque<Output>,
     sessions: u64,
     tickets: u64,
@@ -76,19 +80,22 @@ enum Asked {
 
 impl Lobby {
     /// A lobby for `apps`, without anyone in it.
-    pub fn new(apps: impl IntoIterator<Item = AppId>, limits: Limits, index: Box<dyn Index + Send>) -> Self {
-        Lobby {
-            apps: apps.into_iter().collect(),
+    pub fn new(apps: impl IntoIterator<Item = App>, limits: Limits, index: Box<dyn Index + Send>) -> Self {
+        let mut lobby = Lobby {
+            apps: BTreeMap::new(),
             limits,
             index,
             clients: BTreeMap::new(),
             rooms: BTreeMap::new(),
             pending: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             sessions: 0,
             tickets: 0,
             aliases: 0,
-        }
+        };
+        lobby.set_apps(apps);
+        lobby
     }
 
     /// A connection came.
@@ -114,6 +121,7 @@ impl Lobby {
     /// A connection ended: the user leaves for `reason`.
     pub fn disconnect(&mut self, now: Timestamp, session: SessionId, reason: Departure) {
         self.drop_plays(session);
+        self.release_token(session);
         let Some(client) = self.clients.remove(&session) else { return };
         if matches!(client.phase, Phase::Joining { .. } | Phase::Joined { .. }) {
             self.propose(now, session, Action::Leave { reason }, None);
@@ -127,12 +135,11 @@ impl Lobby {
         sessions.into_iter().for_each(|session| self.notify(session, Notice::Close(refusal.clone())));
     }
 
-    /// Answers a message.
-    pub fn handle(&mut self, now: Timestamp, session: SessionId, message: ClientMessage) {
+    /// Answers a message; the date is `date`.
+    pub fn handle(&mut self, now: Timestamp, date: UnixTime, session: SessionId, message: ClientMessage) {
         let Some(client) = self.clients.get_mut(&session) else { return };
-        if !client.budget.spend(now) {
-            let text = "too many requests at once; a client makes at most 100 a second on and on";
-            return self.notify(session, Notice::Close(Refusal::new(Code::TooManyRequests, text)));
+        if !client.budget.spend(now, 1) {
+            return self.end_flood(session);
         }
         let greeted = client.phase != Phase::Connected;
         match message {
@@ -145,7 +152,7 @@ impl Lobby {
                 let reply = ClockReply { probe_sent: probe.sent, received: now, sent: now };
                 self.send(session, RelayMessage::ClockReply(reply));
             }
-            ClientMessage::Join(join) => self.join(now, session, join),
+            ClientMessage::Join(join) => self.join(now, date, session, join),
             ClientMessage::Leave(Leave { request }) => {
                 let left = Action::Leave { reason: Departure::Left };
                 self.propose_joined(now, session, request, left, Asked::Leave);
@@ -158,6 +165,7 @@ impl Lobby {
             ClientMessage::Play(play) => self.play(session, play),
             ClientMessage::UpdatePlay(update) => self.update_play(session, update),
             ClientMessage::StopPlay(stop) => self.stop_play(session, &stop),
+            ClientMessage::RenewToken(renew) => self.renew_token(now, date, session, renew),
             ClientMessage::RequestKeyframe(RequestKeyframe { lane, track }) => {
                 // A play that has just ended needs none: its client could not know.
                 if self.clients.get(&session).is_some_and(|client| client.plays.contains_key(&lane)) {
@@ -230,8 +238,8 @@ impl Lobby {
         self.send(session, RelayMessage::Welcome(welcome));
     }
 
-    fn join(&mut self, now: Timestamp, session: SessionId, join: Join) {
-        let Join { request, app, room, user, name, login } = join;
+    fn join(&mut self, now: Timestamp, date: UnixTime, session: SessionId, join: Join) {
+        let Join { request, app, room, user, name, login, token } = join;
         let Some(client) = self.clients.get_mut(&session) else { return };
         if client.phase != Phase::Greeted {
             let text = format!(
@@ -239,13 +247,14 @@ impl Lobby {
             );
             return self.refuse(session, request, Refusal::new(Code::AlreadyJoined, text));
         }
-        if !self.apps.contains(&app) {
-            let text =
-                format!("the relay does not know app {app:?}; check the app id or the relay's configuration");
-            return self.refuse(session, request, Refusal::new(Code::UnknownApp, text));
-        }
         let key = RoomKey { app, room };
-        client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
+        let Some(grants) = self.admit(now, date, session, request, token.as_ref(), &key, &user) else {
+            return;
+        };
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
+        }
+        self.hold_token(now, date, session, grants);
         let action = Action::Join { room: key, user: UserInfo { user, name }, login };
         self.propose(now, session, action, Some((request, Asked::Join)));
     }
@@ -257,6 +266,11 @@ impl Lobby {
         }
         if let Err(refusal) = check_tracks(&tracks) {
             let refusal = Refusal::new(refusal.code, format!("stream {stream:?}: {}", refusal.text));
+            self.free_lane(session, request);
+            return self.refuse(session, request, refusal);
+        }
+        let token = self.clients.get(&session).and_then(|client| client.token.as_ref());
+        if let Some(Err(refusal)) = token.map(|token| token.grants.check_publish(&stream)) {
             self.free_lane(session, request);
             return self.refuse(session, request, refusal);
         }
@@ -399,6 +413,11 @@ impl Lobby {
         let (room, user) = self.place(session);
         tracing::info!(session = session.0, room, user, request, %refusal, "refused");
         self.send(session, RelayMessage::Refused(Refused { request, refusal }));
+    }
+
+    fn end_flood(&mut self, session: SessionId) {
+        let text = "too many requests at once; a client makes at most 100 a second on and on";
+        self.notify(session, Notice::Close(Refusal::new(Code::TooManyRequests, text)));
     }
 
     fn violation(&mut self, session: SessionId, text: &str) {

@@ -2,6 +2,7 @@
 
 use parlor_transport::error::Code;
 use parlor_transport::id::{AppId, LoginId, RoomId, StreamId, UserId, UserName};
+use parlor_transport::token::Token;
 use parlor_transport::wire::control::*;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,13 @@ use super::*;
 use crate::limits::REQUESTS_BURST_MAX;
 use crate::room::index::MemoryIndex;
 
+mod tokens;
+
 const NOW: Timestamp = Timestamp::ZERO;
+const DATE: UnixTime = UnixTime::from_secs(1_000_000);
 
 fn lobby_with(limits: Limits) -> Lobby {
-    Lobby::new([AppId::dev()], limits.clone(), Box::new(MemoryIndex::new(limits, 1)))
+    Lobby::new([App::open(AppId::dev())], limits.clone(), Box::new(MemoryIndex::new(limits, 1)))
 }
 
 fn lobby() -> Lobby {
@@ -43,6 +47,7 @@ fn join(room: &str, user: &str) -> ClientMessage {
         user: UserId::new(user).unwrap(),
         name: UserName::new("").unwrap(),
         login: new_login(),
+        token: None,
     })
 }
 
@@ -107,7 +112,7 @@ fn outputs(lobby: &mut Lobby) -> Vec<String> {
 }
 
 fn tell(lobby: &mut Lobby, session: u64, message: ClientMessage) -> Vec<String> {
-    lobby.handle(NOW, SessionId(session), message);
+    lobby.handle(NOW, DATE, SessionId(session), message);
     outputs(lobby)
 }
 
@@ -124,7 +129,7 @@ fn join_publish_and_play_in_one_flight() {
     let mut lobby = lobby();
     let session = lobby.connect(NOW).unwrap();
     for message in [hello(), join("r", "u1"), publish(2, "cam"), play(3, "cam"), play(4, "other")] {
-        lobby.handle(NOW, session, message);
+        lobby.handle(NOW, DATE, session, message);
     }
     assert_eq!(
         outputs(&mut lobby),
@@ -278,12 +283,12 @@ fn a_flood_of_requests_ends_the_connection_and_a_steady_stream_does_not() {
     let probe = || ClientMessage::ProbeClock(ProbeClock { sent: NOW });
     for tenth in 1..=500u64 {
         for _ in 0..10 {
-            lobby.handle(Timestamp::from_micros(tenth * 100_000), SessionId(u1), probe());
+            lobby.handle(Timestamp::from_micros(tenth * 100_000), DATE, SessionId(u1), probe());
         }
     }
     assert!(outputs(&mut lobby).iter().all(|output| !output.contains("Close")));
     let end = Timestamp::from_micros(50_000_000);
-    (0..REQUESTS_BURST_MAX).for_each(|_| lobby.handle(end, SessionId(u1), probe()));
+    (0..REQUESTS_BURST_MAX).for_each(|_| lobby.handle(end, DATE, SessionId(u1), probe()));
     assert_eq!(outputs(&mut lobby).last().unwrap(), "1: Close TooManyRequests");
 }
 
@@ -301,6 +306,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(hello()),
         4 => (name(), name()).prop_map(|(room, user)| join(room, user)),
         1 => (0..50u32).prop_map(|request| ClientMessage::Leave(Leave { request })),
+        1 => (0..50u32).prop_map(|request| {
+            ClientMessage::RenewToken(RenewToken { request, token: Token::new("any").unwrap() })
+        }),
         4 => (0..50u32, name()).prop_map(|(request, stream)| publish(request, stream)),
         2 => (0..50u32, name()).prop_map(|(request, stream)| unpublish(request, stream)),
         4 => (0..50u32, name()).prop_map(|(request, stream)| play(request, stream)),
@@ -329,7 +337,7 @@ proptest! {
                     lobby.disconnect(NOW, SessionId(session), Departure::Disconnected);
                     open.retain(|(other, ..)| other.0 != session);
                 }
-                Step::Tell(session, message) => lobby.handle(NOW, SessionId(session), message),
+                Step::Tell(session, message) => lobby.handle(NOW, DATE, SessionId(session), message),
             }
             while let Some(output) = lobby.poll_output() {
                 let Output::Notice(session, notice) = output else { continue };

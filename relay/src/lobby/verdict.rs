@@ -32,6 +32,7 @@ impl Lobby {
         match pending.asked {
             Asked::Publish => self.free_lane(session, pending.request),
             Asked::Join => {
+                self.release_token(session);
                 let Some(client) = self.clients.get_mut(&session) else { return };
                 client.phase = Phase::Greeted;
                 for (lane, play) in std::mem::take(&mut client.plays) {
@@ -106,11 +107,14 @@ impl Lobby {
         for lane in self.drop_plays(session) {
             self.notify(session, Notice::PlayEnded { lane });
         }
+        self.release_token(session);
         if let Some(client) = self.clients.get_mut(&session) {
             client.phase = Phase::Left { room: key.clone(), user: user.clone() };
             self.notify(session, Notice::Left);
-            if reason == Departure::RepeatedLogin {
-                self.notify(session, Notice::Close(repeated_login(&user)));
+            match reason {
+                Departure::RepeatedLogin => self.notify(session, Notice::Close(repeated_login(&user))),
+                Departure::TokenExpired => self.send_away(session),
+                _ => {}
             }
         }
         self.done(ticket, session, Asked::Leave);

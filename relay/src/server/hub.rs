@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::Session;
+use parlor_transport::units::{Timestamp, UnixTime};
 use parlor_transport::wire::control::{ClientMessage, Departure};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::auth::App;
 use crate::limits::NOTICES_MAX;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
@@ -20,12 +23,26 @@ use crate::room::index::RoomKey;
 /// What all connections share. Its lock is held for one message at a time, never across an await.
 pub(crate) struct Hub {
     clock: Clock,
+    calendar: Calendar,
+    /// Something is due sooner than the last answer of [`Hub::poll_timeout`] said.
+    sooner: Notify,
     state: Mutex<State>,
     counts: Counts,
 }
 
+/// Where the date comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Calendar {
+    /// From the system.
+    System,
+    /// From the clock, whose origin is taken for the beginning of 1970: in a simulation.
+    Clock,
+}
+
 struct State {
     lobby: Lobby,
+    /// What [`Hub::poll_timeout`] said last.
+    told: Option<Timestamp>,
     routes: BTreeMap<SessionId, Route>,
     /// Tells the members of a room that it has new events.
     rooms: BTreeMap<RoomKey, watch::Sender<()>>,
@@ -69,9 +86,9 @@ pub struct Counters {
 }
 
 impl Hub {
-    pub(crate) fn new(clock: Clock, lobby: Lobby) -> Self {
-        let state = State { lobby, routes: BTreeMap::new(), rooms: BTreeMap::new() };
-        Hub { clock, state: Mutex::new(state), counts: Counts::default() }
+    pub(crate) fn new(clock: Clock, calendar: Calendar, lobby: Lobby) -> Self {
+        let state = State { lobby, told: None, routes: BTreeMap::new(), rooms: BTreeMap::new() };
+        Hub { clock, calendar, sooner: Notify::new(), state: Mutex::new(state), counts: Counts::default() }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -106,8 +123,42 @@ impl Hub {
     /// A client asked for something.
     pub(crate) fn handle(&self, id: SessionId, message: ClientMessage) {
         let mut state = lock(&self.state);
-        state.lobby.handle(self.clock.now(), id, message);
+        state.lobby.handle(self.clock.now(), self.date(), id, message);
         state.deliver();
+        let due = state.lobby.poll_timeout();
+        if due.is_some_and(|due| state.told.is_none_or(|told| due < told)) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// What was due is done.
+    pub(crate) fn handle_timeout(&self) {
+        let mut state = lock(&self.state);
+        state.lobby.handle_timeout(self.clock.now(), self.date());
+        state.deliver();
+    }
+
+    /// When [`Hub::handle_timeout`] is due; to be asked again after [`Hub::sooner`].
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        let mut state = lock(&self.state);
+        state.told = state.lobby.poll_timeout();
+        state.told
+    }
+
+    /// Waits until [`Hub::poll_timeout`] has a sooner answer.
+    pub(crate) async fn sooner(&self) {
+        self.sooner.notified().await;
+    }
+
+    pub(crate) fn set_apps(&self, apps: Vec<App>) {
+        lock(&self.state).lobby.set_apps(apps);
+    }
+
+    fn date(&self) -> UnixTime {
+        match self.calendar {
+            Calendar::System => system_date(),
+            Calendar::Clock => UnixTime::from_micros(self.clock.now().as_micros()),
+        }
     }
 
     pub(crate) fn close_all(&self, refusal: &Refusal) {
@@ -143,6 +194,13 @@ impl Hub {
             bytes_sent: get(&self.counts.bytes_sent),
         }
     }
+}
+
+/// The date as the system has it.
+pub(crate) fn system_date() -> UnixTime {
+    #[expect(clippy::disallowed_methods, reason = "tokens and epochs are dated; simulations use their clock")]
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 impl State {

@@ -18,12 +18,14 @@ use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, Ide
 use parlor_transport::wire::control::{StreamInfo, UserInfo};
 use tokio::task::JoinSet;
 
+use crate::auth::App;
 use crate::config::{Config, ConfigError, Tls};
 use crate::connection;
 use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
 use crate::lobby::{Lobby, Survey};
 use crate::room::index::{MemoryIndex, RoomKey};
 pub use hub::Counters;
+use hub::{Calendar, system_date};
 pub(crate) use hub::{Hub, Mail};
 
 /// Connections beyond the limit that are still being told so, or are in their handshake.
@@ -83,22 +85,27 @@ impl Relay {
         config.check()?;
         let binding = Binding::udp(config.listen)?;
         // Later runs have later epochs, as long as the machine's date does not go back.
-        #[expect(clippy::disallowed_methods, reason = "epochs outlive the process; simulations use bind_on")]
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self::serve(config, binding, now.as_micros() as u64)
+        let epoch_first = system_date().as_micros();
+        Self::serve(config, binding, epoch_first, Calendar::System)
     }
 
-    /// Binds to `binding` instead of the address of `config`: in a simulation, its clock and network.
+    /// Binds to `binding` instead of the address of `config`: in a simulation, its clock and network. The
+    /// clock is the calendar, too: its origin is taken for the beginning of 1970 when tokens are dated.
     ///
     /// # Errors
     /// [`BindError`], which says what to do.
     pub async fn bind_on(config: Config, binding: Binding) -> Result<Self, BindError> {
         config.check()?;
         let epoch_first = binding.clock().now().as_micros() + 1;
-        Self::serve(config, binding, epoch_first)
+        Self::serve(config, binding, epoch_first, Calendar::Clock)
     }
 
-    fn serve(config: Config, binding: Binding, epoch_first: u64) -> Result<Self, BindError> {
+    fn serve(
+        config: Config,
+        binding: Binding,
+        epoch_first: u64,
+        calendar: Calendar,
+    ) -> Result<Self, BindError> {
         let (identity, pinned, certificate) = match &config.tls {
             Tls::Files { certificate, key } => {
                 let files = CertificateFiles::new(certificate.clone(), key.clone());
@@ -116,7 +123,7 @@ impl Relay {
             fingerprint: pinned.then(|| identity.fingerprint()),
             certificate,
             config,
-            hub: Arc::new(Hub::new(clock, lobby)),
+            hub: Arc::new(Hub::new(clock, calendar, lobby)),
             endpoint,
         })
     }
@@ -153,6 +160,7 @@ impl Relay {
         if certificate.is_some() {
             certificate_timer.reset(Some(clock.now() + CERTIFICATE_POLL_INTERVAL));
         }
+        let mut lobby_timer = clock.timer();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
@@ -166,6 +174,11 @@ impl Relay {
                     } else {
                         connections.spawn(welcome(hub.clone(), incoming));
                     }
+                }
+                () = hub.sooner() => lobby_timer.reset(hub.poll_timeout()),
+                () = lobby_timer.expired() => {
+                    hub.handle_timeout();
+                    lobby_timer.reset(hub.poll_timeout());
                 }
                 () = certificate_timer.expired() => {
                     if let Some(files) = &mut certificate {
@@ -262,6 +275,12 @@ impl RelayHandle {
             users: room.roster().iter().collect(),
             streams: room.streams().iter().cloned().collect(),
         })
+    }
+
+    /// The apps that exist from now on, instead of those of the configuration. Who is in a room stays there
+    /// until the token has to be renewed, which is done with the new keys.
+    pub fn set_apps(&self, apps: Vec<App>) {
+        self.hub.set_apps(apps);
     }
 
     /// How much there is of everything now.

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use parlor_transport::id::RoomId;
 use parlor_transport::quic::Identity;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Relay;
-use crate::config::flags::{Cli, Task};
+use super::{Relay, RelayHandle};
+use crate::auth::App;
+use crate::config::flags::{Cli, Flags, Task};
 use crate::config::{Config, Tls, file};
 use crate::logging;
 
@@ -30,13 +31,13 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     if cli.print_default_config {
         return Ok(io::stdout().write_all(file::DEFAULT.as_bytes())?);
     }
-    let config = cli.flags.into_config()?;
+    let config = cli.flags.clone().into_config()?;
     match cli.command {
         Some(Task::CheckConfig) => check(&config),
         None => {
             logging::start(config.log_format, &config.log_filter)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(config))
+            runtime.block_on(serve(config, cli.flags))
         }
     }
 }
@@ -52,7 +53,7 @@ fn check(config: &Config) -> Result<(), Failure> {
         Tls::Development(directory) => format!("a self-signed certificate in {}", directory.display()),
         Tls::Ephemeral => "a passing self-signed certificate".to_owned(),
     };
-    let apps: Vec<_> = config.apps.iter().map(|app| app.as_str()).collect();
+    let apps: Vec<_> = config.apps.iter().map(in_words).collect();
     let mut out = io::stdout().lock();
     writeln!(
         out,
@@ -63,30 +64,89 @@ fn check(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+fn in_words(app: &App) -> String {
+    let open = if app.is_open() { " (open to anyone)" } else { "" };
+    format!("{}{open}", app.id())
+}
+
+async fn serve(config: Config, flags: Flags) -> Result<(), Failure> {
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let apps = config.apps.clone();
+    // A relay for development has nothing to read again, and ends with its terminal.
+    let mut hangup = match apps.iter().any(App::is_open) {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     let relay = Relay::bind(config).await?;
-    greet(&relay)?;
+    greet(&relay, &apps)?;
+    let handle = relay.handle();
     let [terminate, interrupt] = &mut signals;
     let shutdown = async {
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                () = hung_up(&mut hangup) => reload(&handle, flags.clone()),
+            }
         }
     };
     relay.run(shutdown).await;
     Ok(())
 }
 
+async fn hung_up(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads the apps again. What cannot be used is logged, and the old ones stay.
+fn reload(relay: &RelayHandle, flags: Flags) {
+    match flags.into_config() {
+        Ok(config) if config.apps.iter().any(App::is_open) => {
+            tracing::warn!(
+                "the new configuration lets anyone in; the old apps stay in service, start anew for that"
+            );
+        }
+        Ok(config) => {
+            let apps: Vec<_> = config.apps.iter().map(in_words).collect();
+            tracing::info!(apps = apps.join(", "), "apps reloaded");
+            relay.set_apps(config.apps);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the new configuration cannot be used; the old apps stay in service");
+        }
+    }
+}
+
 /// The lines that tell people how to get in.
-fn greet(relay: &Relay) -> io::Result<()> {
+fn greet(relay: &Relay, apps: &[App]) -> io::Result<()> {
     let room = RoomId::new("standup").ok();
     let mut out = io::stdout().lock();
     writeln!(out, "parlor-relay {} listens on {} (UDP)", env!("CARGO_PKG_VERSION"), relay.local_addr())?;
     writeln!(out)?;
-    writeln!(out, "  *** DEVELOPMENT: anyone who can reach this address may join any room. ***")?;
-    writeln!(out)?;
-    writeln!(out, "Join with:  parlor join '{}' --as u1", relay.address(room))?;
+    let address = relay.address(room);
+    match apps.iter().find(|app| !app.is_open()) {
+        None => {
+            writeln!(out, "  *** DEVELOPMENT: anyone who can reach this address may join any room. ***")?;
+            writeln!(out)?;
+            writeln!(out, "Join with:  parlor join '{address}' --as u1")?;
+        }
+        Some(app) => {
+            let names: Vec<_> = apps.iter().map(in_words).collect();
+            writeln!(
+                out,
+                "Apps: {}. Who joins shows a token (`parlor token create --help`).",
+                names.join(", ")
+            )?;
+            writeln!(
+                out,
+                "Join with:  parlor join '{address}' --as u1 --app {} --token-file FILE",
+                app.id()
+            )?;
+        }
+    }
     out.flush()
 }

@@ -336,6 +336,7 @@ pub fn join(room: &str, user: &str) -> ClientMessage {
         user: UserId::new(user).unwrap(),
         name: UserName::new("").unwrap(),
         login: new_login(),
+        token: None,
     })
 }
 

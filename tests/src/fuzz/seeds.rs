@@ -84,6 +84,33 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("ids", "plain", "ann@home:~!$&'()*+,;=."),
     ("ids", "name", "Zoë 🎥"),
     ("ids", "control", "a\u{7}b\u{85}"),
+    (
+        "tokens",
+        "signed",
+        "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJhcHAiOiAiZGV2IiwgInVzZXIiOiAidSIsICJyb29tIjogIioiLCAicHVibGlzaCI6IHRydWUsICJzdHJlYW1zIjogWyJ1LSoiXSwgIm5iZiI6IDEsICJleHAiOiAyMDAwfQ.kAkC37bZCEQD5wFsNZxURbLQg7oty8APODGLBswAQ40",
+    ),
+    (
+        "tokens",
+        "none",
+        "eyJhbGciOiAibm9uZSIsICJ0eXAiOiAiSldUIn0.eyJhcHAiOiAiZGV2IiwgInVzZXIiOiAidSIsICJyb29tIjogIioiLCAicHVibGlzaCI6IHRydWUsICJzdHJlYW1zIjogWyJ1LSoiXSwgIm5iZiI6IDEsICJleHAiOiAyMDAwfQ.",
+    ),
+    (
+        "tokens",
+        "other-user",
+        "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJhcHAiOiAiZGV2IiwgInVzZXIiOiAidiIsICJyb29tIjogIioiLCAicHVibGlzaCI6IHRydWUsICJzdHJlYW1zIjogWyJ1LSoiXSwgIm5iZiI6IDEsICJleHAiOiAyMDAwfQ.r4dYc8iYYDWb-vFpFCaF70lyh5IdCZbD-6AcLPh2zCw",
+    ),
+    (
+        "tokens",
+        "expired",
+        "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJhcHAiOiAiZGV2IiwgInVzZXIiOiAidSIsICJyb29tIjogIioiLCAicHVibGlzaCI6IHRydWUsICJzdHJlYW1zIjogWyJ1LSoiXSwgIm5iZiI6IDEsICJleHAiOiAxfQ.BWSKea2ofHB6RNy-ML4YAU6P1GTzlbZefnMHlSEGYwU",
+    ),
+    (
+        "tokens",
+        "claims",
+        "{\"app\": \"dev\", \"user\": \"u\", \"room\": \"*\", \"publish\": true, \"streams\": [\"u-*\"], \"nbf\": 1, \"exp\": 2000}",
+    ),
+    ("tokens", "far", "{\"app\":\"dev\",\"user\":\"u\",\"room\":\"r\",\"exp\":18446744073709551615}"),
+    ("tokens", "pattern", "a*b*c"),
 ];
 
 /// See `fuzz::hop`: what, lane and track, and two bytes that say more. Lane 2 is the hostile one.

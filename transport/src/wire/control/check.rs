@@ -1,6 +1,7 @@
 //! Bounds within a message that its length alone does not set: entries of lists, bytes of texts.
 
 use super::message::*;
+use crate::token::Token;
 use crate::wire::WireError;
 
 /// The most entries of any list in a message; a snapshot with more takes another page.
@@ -33,6 +34,22 @@ fn wishes(wishes: &[TrackWish]) -> Result<(), WireError> {
 impl Check for Hello {
     fn check(&self) -> Result<(), WireError> {
         at_most("agent", self.agent.len(), AGENT_MAX)
+    }
+}
+
+fn token(token: &Token) -> Result<(), WireError> {
+    at_most("token", token.as_str().len(), Token::BYTES_MAX)
+}
+
+impl Check for Join {
+    fn check(&self) -> Result<(), WireError> {
+        self.token.as_ref().map_or(Ok(()), token)
+    }
+}
+
+impl Check for RenewToken {
+    fn check(&self) -> Result<(), WireError> {
+        token(&self.token)
     }
 }
 
@@ -79,7 +96,8 @@ macro_rules! nothing_to_check {
 }
 
 nothing_to_check! {
-    Join Leave Unpublish StopPlay RequestKeyframe ProbeClock
+    Leave Unpublish StopPlay RequestKeyframe ProbeClock
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
+    TokenExpiring
     UserJoined UserLeft StreamRemoved EventStamp
 }

@@ -14,6 +14,7 @@ use super::check::Check;
 use super::message::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
+use crate::token::Token;
 use crate::units::Timestamp;
 use crate::wire::{WireError, varint};
 
@@ -150,6 +151,7 @@ messages!(ClientMessage {
     StopPlay(StopPlay) = 0x08,
     RequestKeyframe(RequestKeyframe) = 0x09,
     ProbeClock(ProbeClock) = 0x0a,
+    RenewToken(RenewToken) = 0x0b,
 });
 
 messages!(RelayMessage {
@@ -164,6 +166,7 @@ messages!(RelayMessage {
     KeyframeWanted(KeyframeWanted) = 0x29,
     ClockReply(ClockReply) = 0x2a,
     Closing(Closing) = 0x2b,
+    TokenExpiring(TokenExpiring) = 0x2c,
 });
 
 const PAGE: u64 = 0x40;
@@ -285,6 +288,62 @@ as_number! {
     SessionId: u64, |session| session.0, SessionId;
     LoginId: [u8; 16], |login| login.0, LoginId;
     Timestamp: u64, |time| time.as_micros(), Timestamp::from_micros;
+}
+
+impl Encode for Token {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_str().encode(encoder)
+    }
+}
+
+// Its length is checked with the message, what is in it by who knows the keys.
+impl<C> Decode<C> for Token {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        String::decode(decoder).map(Token::from_wire)
+    }
+}
+
+bincode::impl_borrow_decode!(Token);
+
+impl Encode for Join {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Join { request, app, room, user, name, login, token } = self;
+        request.encode(encoder)?;
+        app.encode(encoder)?;
+        room.encode(encoder)?;
+        user.encode(encoder)?;
+        name.encode(encoder)?;
+        login.encode(encoder)?;
+        token.encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Join {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Join {
+            request: Decode::decode(decoder)?,
+            app: Decode::decode(decoder)?,
+            room: Decode::decode(decoder)?,
+            user: Decode::decode(decoder)?,
+            name: Decode::decode(decoder)?,
+            login: Decode::decode(decoder)?,
+            token: added(decoder)?,
+        })
+    }
+}
+
+/// An optional field that was added to the end of its message: one that ends before it does not have it.
+fn added<C, D: Decoder<Context = C>, T: Decode<C>>(decoder: &mut D) -> Result<Option<T>, DecodeError> {
+    match u8::decode(decoder) {
+        Ok(0) | Err(DecodeError::UnexpectedEnd { .. }) => Ok(None),
+        Ok(1) => T::decode(decoder).map(Some),
+        Ok(found) => Err(DecodeError::UnexpectedVariant {
+            type_name: "Option",
+            allowed: &bincode::error::AllowedEnumVariants::Range { min: 0, max: 1 },
+            found: found.into(),
+        }),
+        Err(error) => Err(error),
+    }
 }
 
 impl Encode for Refusal {

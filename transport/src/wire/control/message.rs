@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
+use crate::token::Token;
 use crate::units::Timestamp;
 
 /// The protocol version this code speaks, and the oldest that it still understands.
@@ -102,6 +103,8 @@ pub enum Departure {
     Disconnected,
     /// Removed by the server.
     RemovedByServer,
+    /// The user's token expired and was not renewed.
+    TokenExpired,
     /// A reason of a newer version.
     Other(u8),
 }
@@ -116,6 +119,7 @@ impl Departure {
             Departure::Kicked => 4,
             Departure::Disconnected => 5,
             Departure::RemovedByServer => 6,
+            Departure::TokenExpired => 7,
             Departure::Other(number) => number,
         }
     }
@@ -129,6 +133,7 @@ impl Departure {
             4 => Departure::Kicked,
             5 => Departure::Disconnected,
             6 => Departure::RemovedByServer,
+            7 => Departure::TokenExpired,
             other => Departure::Other(other),
         }
     }
@@ -157,6 +162,8 @@ pub enum ClientMessage {
     RequestKeyframe(RequestKeyframe),
     /// What time is it at the relay?
     ProbeClock(ProbeClock),
+    /// Go on with another token.
+    RenewToken(RenewToken),
 }
 
 /// Relay to client, answers and notices.
@@ -184,6 +191,8 @@ pub enum RelayMessage {
     ClockReply(ClockReply),
     /// The relay ends this connection.
     Closing(Closing),
+    /// The token ends soon.
+    TokenExpiring(TokenExpiring),
 }
 
 /// Relay to client, on the events stream.
@@ -226,7 +235,7 @@ pub struct Hello {
 }
 
 /// See [`ClientMessage::Join`].
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Join {
     /// Chosen by the client, repeated in the answer; never used twice on a connection.
     pub request: u32,
@@ -241,6 +250,8 @@ pub struct Join {
     /// The login that this join belongs to. A client on a bad link tries several connections at once;
     /// of those that join with one login the first counts, the others are refused.
     pub login: LoginId,
+    /// What the app's server gave the user to show here. An app without keys asks for none.
+    pub token: Option<Token>,
 }
 
 /// See [`ClientMessage::Leave`].
@@ -317,6 +328,15 @@ pub struct RequestKeyframe {
 pub struct ProbeClock {
     /// The client's clock when it sent this.
     pub sent: Timestamp,
+}
+
+/// See [`ClientMessage::RenewToken`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct RenewToken {
+    /// See [`Join::request`].
+    pub request: u32,
+    /// For the same app, room and user. If it is refused, the one before still holds.
+    pub token: Token,
 }
 
 /// See [`RelayMessage::Welcome`].
@@ -432,6 +452,13 @@ pub struct ClockReply {
 pub struct Closing {
     /// Why, and what to do.
     pub refusal: Refusal,
+}
+
+/// See [`RelayMessage::TokenExpiring`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct TokenExpiring {
+    /// Seconds from now until the token expires, rounded down.
+    pub seconds: u32,
 }
 
 /// Where an event stands in the room's history. It may be applied only to a room that is at

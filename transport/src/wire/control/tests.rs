@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::Code;
 use crate::id::{AppId, LoginId, RoomId, StreamId, UserId, UserName};
+use crate::token::Token;
 use crate::wire::WireError;
 
 fn join() -> ClientMessage {
@@ -13,6 +14,7 @@ fn join() -> ClientMessage {
         user: UserId::new("u1").unwrap(),
         name: UserName::new("Ann").unwrap(),
         login: LoginId([7; 16]),
+        token: Some(Token::new("a.b.c").unwrap()),
     })
 }
 
@@ -81,6 +83,37 @@ fn app_messages_are_bounded() {
     let bytes = encode(&said(APP_MESSAGE_MAX));
     assert_eq!(read_one(&bytes), Ok(Some(said(APP_MESSAGE_MAX))));
     assert!(read_one::<AppMessage>(&encode(&said(APP_MESSAGE_MAX + 1))).is_err());
+}
+
+#[test]
+fn a_join_that_ends_before_its_token_has_none() {
+    let (kind, body) = join().to_parts();
+    let login_end = body.len() - "a.b.c".len() - 2;
+    let read = |body: &[u8]| ClientMessage::from_parts(kind, body.to_vec().into());
+    let ClientMessage::Join(without) = join() else { panic!("a join") };
+    let without = ClientMessage::Join(Join { token: None, ..without });
+    assert_eq!(read(&body[..login_end]), Ok(Some(without.clone())));
+    assert_eq!(read(&[&body[..login_end], &[0]].concat()), Ok(Some(without)));
+    for cut in login_end + 1..body.len() {
+        assert!(read(&body[..cut]).is_err(), "cut at {cut}");
+    }
+    assert!(read(&[&body[..login_end], &[2]].concat()).is_err());
+}
+
+#[test]
+fn tokens_are_bounded_and_not_shown() {
+    let renew = |bytes: usize| {
+        ClientMessage::RenewToken(RenewToken { request: 1, token: Token::from_wire("x".repeat(bytes)) })
+    };
+    let bytes = encode(&renew(Token::BYTES_MAX));
+    assert_eq!(read_one(&bytes), Ok(Some(renew(Token::BYTES_MAX))));
+    let long = read_one::<ClientMessage>(&encode(&renew(Token::BYTES_MAX + 1)));
+    assert!(matches!(long, Err(WireError::TooLarge { what: "token", .. })));
+    let mut other = encode(&join()).to_vec();
+    let at = other.windows(5).position(|w| w == b"a.b.c").unwrap();
+    other[at] = b' ';
+    let Ok(Some(ClientMessage::Join(read))) = read_one(&other) else { panic!("any text is read") };
+    assert_eq!(format!("{:?}", read.token), "Some(Token(5 bytes))");
 }
 
 #[test]
