@@ -3,6 +3,7 @@
 
 mod person;
 mod report;
+mod score;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
