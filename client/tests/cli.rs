@@ -1,5 +1,5 @@
 //! If this fails, the `parlor` command says or returns something else than its help promises. The relay is a script on
-//! this machine's loopback; with real relays the command is tried in the demo.
+//! this machine's loopback; with a real one the command is tried in `command.rs`.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
