@@ -66,7 +66,8 @@ impl Engine {
     /// An engine for a [`Scenario`](crate::Scenario) or with a configuration of its own.
     ///
     /// # Errors
-    /// [`EngineError`] outside a tokio runtime, or when no UDP socket can be opened.
+    /// [`EngineError`] outside a tokio runtime, when no UDP socket can be opened, or when
+    /// qlog files are wanted and cannot be written.
     pub fn new(config: impl Into<EngineConfig>) -> Result<Self, EngineError> {
         let config = config.into();
         Handle::try_current().map_err(|_| EngineError::NoRuntime)?;
@@ -87,6 +88,7 @@ impl Engine {
             ablation: config.ablation,
             ..Options::default()
         };
+        options.check().map_err(|error| EngineError::Qlog(error.to_string()))?;
         let endpoint =
             Endpoint::client(binding, options).map_err(|error| EngineError::Socket(error.to_string()))?;
         Ok(Engine { config, endpoint, runtime, rooms: Mutex::default() })

@@ -21,12 +21,15 @@ pub enum EngineError {
     /// No UDP socket could be opened.
     #[error("{0} ({code})", code = Code::ConnectFailed.number())]
     Socket(String),
+    /// Qlog files were asked for and cannot be written.
+    #[error("{0} ({code})", code = Code::Internal.number())]
+    Qlog(String),
 }
 
 impl Coded for EngineError {
     fn code(&self) -> Code {
         match self {
-            EngineError::NoRuntime => Code::Internal,
+            EngineError::NoRuntime | EngineError::Qlog(_) => Code::Internal,
             EngineError::Socket(_) => Code::ConnectFailed,
         }
     }
@@ -179,6 +182,7 @@ mod tests {
         let errors: Vec<Box<dyn CodedError>> = vec![
             Box::new(JoinError::NoRoom),
             Box::new(EngineError::NoRuntime),
+            Box::new(EngineError::Qlog("the directory is a file".into())),
             Box::new(JoinError::Closed),
             Box::new(EngineError::Socket("the port is taken".into())),
             Box::new(PublishError::AlreadyPublishing(stream.clone())),

@@ -1,5 +1,5 @@
 //! If this fails, the `parlor` command says or returns something else than its help promises. The relay is a script on
-//! this machine's loopback; with real relays the command is tried in the demo.
+//! this machine's loopback; with a real one the command is tried in `command.rs`.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
@@ -37,7 +37,19 @@ fn what_is_wrong_is_said_before_anything_is_sent() {
     fails(&["join", good, "--play", "a b"], 2, "stream id holds ' '");
     fails(&["join", good, "--seconds", "0"], 2, "number of seconds");
     fails(&["record", good, "--stream", "s", "--out", "."], 2, "is a directory");
-    fails(&["record", good, "--stream", "s", "--out", "nowhere/x.mp4"], 2, "no such folder");
+    fails(
+        &["record", good, "--stream", "s", "--out", "nowhere/x.mp4"],
+        2,
+        "choose a path in a folder that exists",
+    );
+    fails(
+        &["record", good, "--stream", "s", "--out", "Cargo.toml/x.mp4"],
+        2,
+        "cannot write Cargo.toml/x.mp4",
+    );
+    for command in ["join", "room"] {
+        fails(&[command, good, "--qlog", "Cargo.toml"], 2, "choose a directory that may be written");
+    }
     fails(&["record", good, "--stream", "s s", "--out", "x.mp4"], 2, "stream id holds ' '");
     fails(&[], 2, "Usage");
 }

@@ -15,7 +15,7 @@ use parlor_transport::error::Refusal;
 use parlor_transport::id::{SessionId, StreamAlias, UserId};
 use parlor_transport::quic::tls::Identity;
 use parlor_transport::quic::{
-    Arrival, Endpoint, Inbound, MessageReceiver, MessageSender, Options, Outgoing, Session,
+    Arrival, Endpoint, Inbound, Incoming, MessageReceiver, MessageSender, Options, Outgoing, Session,
 };
 use parlor_transport::sim::{self, Profile, Sim};
 use parlor_transport::units::Timestamp;
@@ -110,7 +110,11 @@ impl World {
     }
 
     async fn accept(&self) -> Relay {
-        let session = self.relay.accept().await.unwrap().accept().await.unwrap();
+        self.let_connect(self.relay.accept().await.unwrap()).await
+    }
+
+    async fn let_connect(&self, incoming: Incoming) -> Relay {
+        let session = incoming.accept().await.unwrap();
         let (mut inbound, lanes) = session.inbound();
         // Requests 2 to 4 are the publications of these tests.
         (2..5).for_each(|lane| lanes.open(lane, Delivery::QuicStream));
@@ -141,6 +145,24 @@ fn the_first_flight_takes_two_round_trips_and_holds_everything_asked_so_far() {
         let took = world.sim.clock().now().saturating_since(start);
         assert!(took <= 2 * RTT + Duration::from_millis(5), "{took:?}");
         assert_eq!(room.stats().join_time, Some(took));
+    });
+}
+
+#[test]
+fn an_attempt_that_is_refused_does_not_end_those_before_it() {
+    sim::run(1, async |sim| {
+        let world = World::new(sim);
+        let room = world.engine.join(world.options()).unwrap();
+        let first = world.relay.accept().await.unwrap();
+        // No answer yet: the client tries beside it, and is refused there.
+        for _ in 0..2 {
+            world.relay.accept().await.unwrap().refuse();
+        }
+        world.sim.clock().sleep(2 * RTT).await;
+        assert_eq!(room.status().state, RoomState::Connecting, "{:?}", room.status());
+        let mut relay = world.let_connect(first).await;
+        relay.let_in().await;
+        room.joined().await.unwrap();
     });
 }
 

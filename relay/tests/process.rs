@@ -156,8 +156,16 @@ fn settings_that_will_not_do_are_said_with_the_way_out() {
     assert!(error.contains("wrong.toml:4: publish_max: invalid type"), "{error}");
 
     let pem = directory.file("cert.pem", "not a certificate");
+    let tls = directory.0.join("tls").to_str().unwrap().to_owned();
     let error = failure(&["check-config", "--dev", "--certificate", &pem, "--key", &pem]);
     assert!(error.contains("a certificate") && error.contains("cert.pem"), "{error}");
+    for arguments in [&["--dev", "--listen", "127.0.0.1:0"][..], &["check-config", "--dev"]] {
+        let error = failure(&[arguments, &["--tls-directory", &tls, "--qlog", &pem]].concat());
+        assert!(
+            error.contains("cert.pem") && error.contains("choose a directory that may be written"),
+            "{error}"
+        );
+    }
     assert!(failure(&["--dev", "--log", "a=b=c"]).contains("log filter"));
 }
 

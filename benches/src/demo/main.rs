@@ -3,6 +3,7 @@
 
 mod person;
 mod report;
+mod score;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use parlor_client::{AppId, RoomId, Timestamp};
+use parlor_media::play::OutputClaim;
 use parlor_relay::{Config, Relay};
 use parlor_transport::clock::Clock;
 use person::{Content, Person};
@@ -70,8 +72,9 @@ const CAST: [Role; 4] =
 async fn run(options: &Options) -> Result<bool, Failure> {
     if let Some(directory) = options.out.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory)
-            .map_err(|error| format!("cannot write to {}: {error}", directory.display()))?;
+            .map_err(|error| format!("cannot make {}: {error}; choose another --out", directory.display()))?;
     }
+    let out = OutputClaim::new(&options.out)?;
     let relay = Relay::bind(Config::dev()).await?;
     let room = RoomId::new(ROOM)?;
     let address = relay.address(Some(room.clone())).to_string();
@@ -131,7 +134,7 @@ async fn run(options: &Options) -> Result<bool, Failure> {
     }
     screen.draw(&report::table(&people));
     let report = Report::new(&people, rosters_equal);
-    report::write_sheet(&people, &options.out)?;
+    report::write_sheet(&people, out.path())?;
     for person in &mut people {
         person.leave().await;
     }

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use parlor_client::pipeline::{Broadcast, Capture, Playback, Preview, Sources, media_clock};
-use parlor_client::{Engine, JoinOptions, PlayOptions, Room, RoomEvents, Scenario, StreamId, Timestamp};
+use parlor_client::pipeline::{Broadcast, Capture, Playback, Preview, Sources, media_clock, timestamp};
+use parlor_client::{Engine, JoinOptions, PlayOptions, Room, RoomEvents, Scenario, StreamId};
 use parlor_media::frame::{MediaTime, Picture};
 use parlor_media::play::{AudioPump, Mixer, NullSink, View};
 use parlor_relay::server::RoomSnapshot;
 use parlor_transport::clock::Clock;
 
 use crate::Failure;
+use crate::score::{Play, Score};
 
 /// What a person shows.
 pub(crate) enum Content {
@@ -42,8 +43,8 @@ impl View for Captured {
 /// What was seen of one stream, over all times it was played.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// Capture times of the pictures shown, on the viewer's clock, for each time it was played.
-    plays: Vec<Vec<MediaTime>>,
+    /// Each time it was played, on the viewer's clock.
+    plays: Vec<Play>,
     /// How old each picture was when it was shown.
     pub(crate) ages: Vec<Duration>,
     latest: Option<Picture>,
@@ -53,27 +54,19 @@ pub(crate) struct Seen {
     lost: u64,
 }
 
-/// A newcomer is shown the past first, to be there at once; this is over by then.
-const CATCH_UP: Duration = Duration::from_secs(1);
-
 struct Watch {
     clock: Clock,
     seen: Arc<Mutex<Seen>>,
-    /// When the first picture was shown.
-    since: Option<Timestamp>,
 }
 
 impl View for Watch {
     fn show(&mut self, picture: &Picture) {
         let now = self.clock.now();
-        let captured = parlor_client::pipeline::timestamp(picture.time());
-        let since = *self.since.get_or_insert(now);
+        let captured = timestamp(picture.time());
         let mut seen = lock(&self.seen);
-        if seen.ages.len() < TIMES_MAX && now.saturating_since(since) >= CATCH_UP {
+        let has_place = seen.ages.len() < TIMES_MAX;
+        if has_place && seen.plays.last_mut().is_some_and(|play| play.show(captured)) {
             seen.ages.push(now.saturating_since(captured));
-            if let Some(play) = seen.plays.last_mut() {
-                play.push(picture.time());
-            }
         }
         seen.latest = Some(picture.clone());
     }
@@ -171,8 +164,8 @@ impl Person {
             }
             for stream in event.added_streams() {
                 let seen = self.seen.entry(stream.stream.clone()).or_default();
-                lock(seen).plays.push(Vec::new());
-                let watch = Watch { clock: self.engine.clock().clone(), seen: Arc::clone(seen), since: None };
+                lock(seen).plays.push(Play::start(self.engine.now()));
+                let watch = Watch { clock: self.engine.clock().clone(), seen: Arc::clone(seen) };
                 let player = stay.room.play(&stream.stream, PlayOptions::new())?;
                 stay.players.insert(stream.stream.clone(), player.show(watch, &self.mixer)?);
             }
@@ -183,7 +176,11 @@ impl Person {
 
     fn end(&self, stream: &StreamId, playback: &Playback) {
         if let Some(seen) = self.seen.get(stream) {
-            lock(seen).lost += playback.stats().player.lost;
+            let mut seen = lock(seen);
+            seen.lost += playback.stats().player.lost;
+            if let Some(play) = seen.plays.last_mut() {
+                play.end(self.engine.now());
+            }
         }
     }
 
@@ -210,27 +207,21 @@ impl Person {
         view.users.values().eq(users) && view.streams.values().eq(streams)
     }
 
-    /// Pictures of `other` shown here, those captured from the first to the last of each play, and
-    /// frames lost on the way.
-    pub(crate) fn score(&self, stream: &StreamId, other: &Person) -> (usize, usize, u64) {
-        let Some(seen) = self.seen.get(stream) else { return (0, 0, 0) };
+    /// Pictures of `other` shown here and due here, over all plays, and frames lost on the way.
+    pub(crate) fn score(&self, stream: &StreamId, other: &Person) -> (Score, u64) {
+        let Some(seen) = self.seen.get(stream) else { return (Score::default(), 0) };
+        let now = self.engine.now();
         // Two engines have two clocks; read one after the other they tell the difference.
-        let offset = self.engine.now().signed_since(other.engine.now());
-        let seen = lock(seen);
-        let captured = lock(&other.captured.0);
-        // Half a frame on either side covers the error of the clocks' estimate.
-        let margin = 30_000;
-        let due = seen.plays.iter().filter_map(|play| {
-            let first = play.first()?.offset_by(-offset - margin);
-            let last = play.last()?.offset_by(-offset + margin);
-            Some(captured.iter().filter(|time| (first..=last).contains(*time)).count())
-        });
+        let offset = now.signed_since(other.engine.now());
+        let captured: Vec<_> =
+            lock(&other.captured.0).iter().map(|time| timestamp(time.offset_by(offset))).collect();
         let running: u64 = self
             .playbacks()
             .filter(|(id, _)| *id == stream)
             .map(|(_, playback)| playback.stats().player.lost)
             .sum();
-        (seen.plays.iter().map(Vec::len).sum(), due.sum(), seen.lost + running)
+        let seen = lock(seen);
+        (seen.plays.iter().map(|play| play.score(&captured, now)).sum(), seen.lost + running)
     }
 }
 

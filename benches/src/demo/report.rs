@@ -10,6 +10,7 @@ use parlor_media::play::ContactSheet;
 
 use crate::Failure;
 use crate::person::{Person, lock};
+use crate::score::Score;
 
 /// The share of captured pictures that every player has to show.
 const SHOWN_MIN: f64 = 0.95;
@@ -42,16 +43,15 @@ pub(crate) fn table(people: &[Person]) -> String {
 struct Line {
     viewer: String,
     stream: String,
-    shown: usize,
-    due: usize,
+    score: Score,
     lost: u64,
     ages: Delays,
 }
 
 impl Line {
     fn is_good(&self) -> bool {
-        self.due > 0
-            && self.shown as f64 >= SHOWN_MIN * self.due as f64
+        self.score.due > 0
+            && self.score.shown as f64 >= SHOWN_MIN * self.score.due as f64
             && self.ages.quantile(0.99).is_some_and(|age| age <= AGE_MAX)
     }
 }
@@ -70,10 +70,10 @@ impl Report {
             for (stream, seen) in &viewer.seen {
                 let other = people.iter().find(|person| stream.as_str() == format!("{}-cam", person.name()));
                 let Some(other) = other else { continue };
-                let (shown, due, lost) = viewer.score(stream, other);
+                let (score, lost) = viewer.score(stream, other);
                 let ages = Delays::new(lock(seen).ages.iter().copied().map(Some));
                 let (viewer, stream) = (viewer.name().to_owned(), stream.to_string());
-                lines.push(Line { viewer, stream, shown, due, lost, ages });
+                lines.push(Line { viewer, stream, score, lost, ages });
             }
         }
         Report { lines, rosters_equal }
@@ -93,9 +93,9 @@ impl fmt::Display for Report {
             rows.push(vec![
                 line.viewer.clone(),
                 line.stream.clone(),
-                line.shown.to_string(),
-                line.due.to_string(),
-                format!("{:.1} %", 100.0 * line.shown as f64 / line.due.max(1) as f64),
+                line.score.shown.to_string(),
+                line.score.due.to_string(),
+                format!("{:.1} %", 100.0 * line.score.shown as f64 / line.score.due.max(1) as f64),
                 millis(line.ages.quantile(0.5)),
                 millis(line.ages.quantile(0.99)),
                 line.lost.to_string(),
@@ -105,7 +105,7 @@ impl fmt::Display for Report {
         writeln!(f, "\n{}", table::render(&rows))?;
         writeln!(
             f,
-            "goal for every player, from one second after its first picture: at least 95 % of pictures shown, 99 % of them at most 250 ms old"
+            "goal for every player, from one second after it was asked for: at least 95 % of pictures shown, 99 % of them at most 250 ms old"
         )?;
         writeln!(
             f,

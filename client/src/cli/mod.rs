@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use parlor_client::{Coded, Engine, EngineConfig, JoinOptions, Scenario};
+use parlor_client::{Coded, Engine, EngineConfig, EngineError, JoinOptions, Scenario};
 
 use args::{Command, Common};
 
@@ -89,7 +89,10 @@ fn engine(common: &Common, scenario: Scenario) -> Result<Engine, Failure> {
         agent: concat!("parlor/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..EngineConfig::from(scenario)
     };
-    Engine::new(config).map_err(Failure::call)
+    Engine::new(config).map_err(|error| match error {
+        EngineError::Qlog(_) => Failure::usage(error),
+        _ => Failure::call(error),
+    })
 }
 
 /// A file of the command line, as text.

@@ -2,6 +2,7 @@
 
 use parlor_client::pipeline::Recording;
 use parlor_client::{PlayOptions, Scenario};
+use parlor_media::play::OutputClaim;
 
 use super::args::Record;
 use super::{Failure, engine, join, stopped};
@@ -13,10 +14,7 @@ pub(crate) async fn run(args: Record) -> Result<(), Failure> {
     if args.out.is_dir() {
         return Err(Failure::usage(format!("{out} is a directory; name a file in it")));
     }
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_some_and(|folder| !folder.is_dir()) {
-        return Err(Failure::usage(format!("cannot write {out}: there is no such folder; make it first")));
-    }
+    let claim = OutputClaim::new(&args.out).map_err(Failure::usage)?;
     let engine = engine(&args.common, Scenario::VoiceCall)?;
     let room = join(&engine, &args.common)?;
     let player = room.play(&args.stream, PlayOptions::new()).map_err(Failure::usage)?;
@@ -32,7 +30,7 @@ pub(crate) async fn run(args: Record) -> Result<(), Failure> {
             return Err(Failure::call(format!("nobody published {:?}; nothing was recorded", args.stream)));
         }
     }
-    let mut recording = Recording::start(&player, &args.out).map_err(Failure::call)?;
+    let mut recording = Recording::start(&player, claim.path()).map_err(Failure::call)?;
     let outcome = tokio::select! {
         biased;
         outcome = recording.run() => outcome,

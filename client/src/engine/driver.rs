@@ -1,5 +1,6 @@
-//! The task of one room: takes the connection that the race gave, carries messages and frames between it and the call, and
-//! closes it when the call is over.
+//! The task of one room: from the connection that the race gave to its end.
+//!
+//! It carries messages and frames between the connection and the call, and closes it when the call is over.
 
 use std::future::pending;
 use std::sync::Arc;

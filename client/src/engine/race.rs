@@ -72,50 +72,101 @@ enum Attempt {
     Failed(Refusal),
 }
 
+/// Which attempts were made, and which of them live: when there is another, and when there is no hope.
+struct Starts {
+    /// For each address its living attempts by number, ascending.
+    living: Vec<Vec<usize>>,
+    /// For each address whether it was given up.
+    given_up: Vec<bool>,
+    started: usize,
+    /// Another attempt has joined: no more are made.
+    raced: bool,
+}
+
+impl Starts {
+    fn new(places: usize) -> Self {
+        Starts { living: vec![Vec::new(); places], given_up: vec![false; places], started: 0, raced: false }
+    }
+
+    /// Whether there may be another attempt.
+    fn has_next(&self) -> bool {
+        !self.raced && self.started < ATTEMPTS_MAX
+    }
+
+    /// Starts another: its number, its address, and how long it is the newest. Addresses take turns, without those
+    /// given up.
+    fn next(&mut self) -> (usize, usize, Duration) {
+        let number = self.started;
+        self.started += 1;
+        let places = self.living.len();
+        let turn = (0..places).map(|offset| (number + offset) % places).find(|&place| !self.given_up[place]);
+        let place = turn.unwrap_or(number % places);
+        self.living[place].push(number);
+        (number, place, if number == 0 { ATTEMPT_ALONE } else { ATTEMPT_INTERVAL })
+    }
+
+    /// An attempt is over because another has joined.
+    fn end_raced(&mut self, number: usize, place: usize) {
+        self.living[place].retain(|&other| other != number);
+        self.raced = true;
+    }
+
+    /// An attempt has failed. What befell the oldest one of an address will befall those after it, which ask the same
+    /// later; what befell a later one, a refusal in a busy moment say, says nothing about those before it.
+    fn end_failed(&mut self, number: usize, place: usize) {
+        self.given_up[place] |= self.living[place].first() == Some(&number);
+        self.living[place].retain(|&other| other != number);
+    }
+
+    /// Whether no attempt can succeed any more.
+    fn is_hopeless(&self) -> bool {
+        let is_over = self.living.iter().all(Vec::is_empty) && !self.has_next();
+        // After a race one of those that live has joined.
+        is_over || !self.raced && self.given_up.iter().all(|given_up| *given_up)
+    }
+}
+
 /// Connects, sends what the call has to say, and returns once the relay has answered to it.
 ///
 /// # Errors
-/// The last attempt's, when every address failed.
+/// The last attempt's, when every address was given up.
 pub(super) async fn run(shared: &Shared, endpoint: &Endpoint) -> Result<Chosen, Refusal> {
     let address = shared.look(|_, call| call.request().address.clone());
     let places = resolve(&address.host, address.port).await?;
     let (flight, heard) = watch::channel(Arc::<Flight>::default());
     let mut attempts = FuturesUnordered::new();
-    let mut failed = vec![false; places.len()];
-    let mut last = Refusal::from(Code::ConnectFailed);
-    let (mut started, mut raced) = (0, false);
+    let mut starts = Starts::new(places.len());
     let mut next = shared.clock.timer();
     loop {
-        if next.deadline().is_none() && !raced && started < ATTEMPTS_MAX {
-            let place = started % places.len();
+        if next.deadline().is_none() && starts.has_next() {
+            let (number, place, interval) = starts.next();
             let attempt = attempt(shared, endpoint, places[place], &address, &flight, heard.clone());
-            attempts.push(Box::pin(async move { (place, attempt.await) }));
-            started += 1;
-            let interval = if started == 1 { ATTEMPT_ALONE } else { ATTEMPT_INTERVAL };
+            attempts.push(Box::pin(async move { (number, place, attempt.await) }));
             next.reset(Some(shared.clock.now() + interval));
-        }
-        if attempts.is_empty() && (raced || started == ATTEMPTS_MAX) {
-            return Err(last);
         }
         tokio::select! {
             biased;
-            Some((place, ended)) = attempts.next(), if !attempts.is_empty() => match ended {
+            Some((number, place, ended)) = attempts.next(), if !attempts.is_empty() => match ended {
                 Attempt::Answered(mut chosen) => {
                     shared.act(|_, call| call.handle_chosen(chosen.sent));
                     let flight = flight.borrow().clone();
                     chosen.follow(&flight).await?;
                     return Ok(*chosen);
                 }
-                Attempt::Raced => raced = true,
+                Attempt::Raced => {
+                    starts.end_raced(number, place);
+                    if starts.is_hopeless() {
+                        return Err(Code::ConnectFailed.into());
+                    }
+                }
                 Attempt::Failed(why) => {
-                    (failed[place], last) = (true, why);
-                    // Where the first attempt heard nothing until it timed out, the later ones will not either.
-                    if failed.iter().all(|failed| *failed) {
-                        return Err(last);
+                    starts.end_failed(number, place);
+                    if starts.is_hopeless() {
+                        return Err(why);
                     }
                 }
             },
-            () = next.expired(), if !raced && started < ATTEMPTS_MAX => {}
+            () = next.expired(), if starts.has_next() => {}
             () = shared.messages.notified() => extend(shared, &flight),
             () = shared.media.notified() => extend(shared, &flight),
         }
@@ -249,4 +300,52 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
     let found: Vec<_> =
         tokio::net::lookup_host((host, port)).await.map_err(|error| failed(&error))?.collect();
     if found.is_empty() { Err(failed(&"the name has none")) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_attempt_that_fails_leaves_the_earlier_ones_their_chance() {
+        let mut starts = Starts::new(1);
+        for number in 0..3 {
+            assert_eq!(starts.next().0, number);
+        }
+        starts.end_failed(1, 0);
+        starts.end_failed(2, 0);
+        assert!(!starts.is_hopeless() && starts.has_next());
+        starts.next();
+        starts.end_failed(0, 0);
+        assert!(starts.is_hopeless(), "what befell the first will befall the fourth");
+    }
+
+    #[test]
+    fn every_address_has_its_turn_until_it_is_given_up() {
+        let mut starts = Starts::new(3);
+        let places: Vec<_> = (0..4).map(|_| starts.next().1).collect();
+        assert_eq!(places, [0, 1, 2, 0]);
+        starts.end_failed(1, 1);
+        assert_eq!((starts.next().1, starts.next().1), (2, 2), "4 would have been for 1");
+        starts.end_failed(0, 0);
+        assert!(!starts.is_hopeless());
+        starts.end_failed(2, 2);
+        assert!(starts.is_hopeless());
+    }
+
+    #[test]
+    fn after_the_last_attempt_and_after_a_race_nothing_is_left_to_wait_for() {
+        let mut starts = Starts::new(1);
+        (0..ATTEMPTS_MAX).for_each(|_| _ = starts.next());
+        assert!(!starts.has_next() && !starts.is_hopeless());
+
+        let mut starts = Starts::new(1);
+        (0..3).for_each(|_| _ = starts.next());
+        starts.end_raced(1, 0);
+        assert!(!starts.has_next() && !starts.is_hopeless(), "the first one may have joined");
+        starts.end_failed(0, 0);
+        assert!(!starts.is_hopeless(), "or the third");
+        starts.end_raced(2, 0);
+        assert!(starts.is_hopeless());
+    }
 }

@@ -3,6 +3,8 @@
 //! Pictures are pushed into a [`View`] when they are due. Sound is pulled: a device (or an [`AudioPump`] in its place)
 //! asks an [`AudioFeed`] for the next block on its own clock. What is due when is decided in [`jitter`](crate::jitter).
 
+#[cfg(feature = "files")]
+mod claim;
 mod mix;
 mod pump;
 #[cfg(feature = "files")]
@@ -19,6 +21,8 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "files")]
+pub use claim::OutputClaim;
 pub use mix::{FeedId, Mixer};
 pub use pump::AudioPump;
 #[cfg(feature = "files")]

@@ -82,9 +82,24 @@ pub struct Flags {
     /// Streams one user plays at once.
     #[arg(long, env = "PARLOR_PLAY_MAX", global = true, value_name = "N")]
     play_max: Option<u32>,
+    /// Bytes of frames kept for each track and layer, for late joiners.
+    #[arg(long, env = "PARLOR_CACHE_BYTES_MAX", global = true, value_name = "BYTES")]
+    cache_bytes_max: Option<usize>,
+    /// Age of the oldest frame kept for them.
+    #[arg(long, env = "PARLOR_CACHE_AGE_MAX_MS", global = true, value_name = "MS")]
+    cache_age_max_ms: Option<u64>,
+    /// Least time between two keyframes asked of one publisher.
+    #[arg(long, env = "PARLOR_KEYFRAME_INTERVAL_MIN_MS", global = true, value_name = "MS")]
+    keyframe_interval_min_ms: Option<u64>,
     /// A connection on which nothing was heard for this long is gone.
     #[arg(long, env = "PARLOR_IDLE_TIMEOUT_MS", global = true, value_name = "MS")]
     idle_timeout_ms: Option<u64>,
+    /// How often a silent connection is kept alive.
+    #[arg(long, env = "PARLOR_KEEP_ALIVE_MS", global = true, value_name = "MS")]
+    keep_alive_ms: Option<u64>,
+    /// Frames that a client may have under way at once on QUIC streams.
+    #[arg(long, env = "PARLOR_FRAMES_IN_FLIGHT_MAX", global = true, value_name = "N")]
+    frames_in_flight_max: Option<u32>,
     /// Write a qlog file for every connection into this directory.
     #[arg(long, env = "PARLOR_QLOG", global = true, value_name = "DIR")]
     qlog: Option<PathBuf>,
@@ -151,7 +166,12 @@ impl Flags {
         set(&mut limits.users_per_room_max, self.users_per_room_max);
         set(&mut limits.publish_max, self.publish_max);
         set(&mut limits.play_max, self.play_max);
+        set(&mut limits.cache_bytes_max, self.cache_bytes_max);
+        set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
+        set(&mut limits.keyframe_interval_min, self.keyframe_interval_min_ms.map(Duration::from_millis));
         set(&mut config.quic.idle_timeout, self.idle_timeout_ms.map(Duration::from_millis));
+        set(&mut config.quic.keep_alive, self.keep_alive_ms.map(Duration::from_millis));
+        set(&mut config.quic.frames_in_flight_max, self.frames_in_flight_max);
         config.quic.qlog = self.qlog.or(config.quic.qlog.take());
         set(&mut config.log_format, self.log_format);
         set(&mut config.log_filter, self.log);
@@ -190,6 +210,48 @@ mod tests {
             let name = argument.get_id().as_str().to_uppercase();
             assert_eq!(argument.get_env().unwrap(), format!("PARLOR_{name}").as_str());
         }
+    }
+
+    /// The keys that a table of the file may have, as the refusal of an unknown one lists them.
+    fn keys(table: &str) -> Vec<String> {
+        let error =
+            File::parse(&format!("{table}\nno-such-key = 1\n"), Path::new("f")).unwrap_err().to_string();
+        let (_, list) = error.split_once(", expected ").unwrap();
+        list.split('`').skip(1).step_by(2).take_while(|key| !key.contains('-')).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_key_of_the_file_has_a_flag_that_does_the_same() {
+        let command = Cli::command();
+        let mut seen = 0;
+        let tables = ["tls", "limits", "connections", "log"];
+        let all = keys("").into_iter().filter(|key| !tables.contains(&key.as_str())).map(|key| ("", key));
+        let all = all.chain(
+            tables
+                .into_iter()
+                .flat_map(|table| keys(&format!("[{table}]")).into_iter().map(move |key| (table, key))),
+        );
+        for (table, key) in all {
+            let flag = match (table, key.as_str()) {
+                ("tls", "directory") => "tls_directory",
+                ("log", "format") => "log_format",
+                ("log", "filter") => "log",
+                (_, same) => same,
+            };
+            let argument = command.get_arguments().find(|argument| argument.get_id() == flag);
+            let argument = argument.unwrap_or_else(|| panic!("[{table}] {key} has no flag --{flag}"));
+            seen += 1;
+            if !matches!(table, "limits" | "connections") || key == "qlog" {
+                continue;
+            }
+            let value = "7654321";
+            let given = config(&[&format!("--{}", argument.get_long().unwrap()), value], "");
+            let written = config(&[], &format!("[{table}]\n{key} = {value}\n"));
+            assert_eq!(given.limits, written.limits, "{key}");
+            assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
+            assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
+        }
+        assert_eq!(seen, 20, "the whole file was looked at");
     }
 
     #[test]

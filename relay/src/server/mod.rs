@@ -68,6 +68,9 @@ pub enum BindError {
     /// The certificate or key cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Qlog files were asked for and cannot be written.
+    #[error(transparent)]
+    Qlog(#[from] quic::QlogError),
     /// The address cannot be had.
     #[error(transparent)]
     Socket(#[from] quic::BindError),
@@ -106,6 +109,7 @@ impl Relay {
         epoch_first: u64,
         calendar: Calendar,
     ) -> Result<Self, BindError> {
+        config.quic.check()?;
         let (identity, pinned, certificate) = match &config.tls {
             Tls::Files { certificate, key } => {
                 let files = CertificateFiles::new(certificate.clone(), key.clone());

@@ -42,9 +42,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Looks at everything short of opening the socket.
+/// Looks at the settings, the files of a certificate and the directory for qlog files. Whether a self-signed
+/// certificate can be kept and the port can be had shows at the start.
 fn check(config: &Config) -> Result<(), Failure> {
     logging::check(&config.log_filter)?;
+    config.quic.check()?;
     let tls = match &config.tls {
         Tls::Files { certificate, key } => {
             Identity::from_pem_files(certificate, key)?;

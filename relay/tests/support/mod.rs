@@ -308,7 +308,13 @@ impl Publisher {
         let urgent = self.kinds.get(track) == Some(&TrackKind::Audio);
         let frame = Frame::new(header, &vec![7; size]).unwrap();
         self.outgoing
-            .send(Outgoing { lane: self.lane, delivery: self.delivery, urgent, sequence: None, frame })
+            .send(Outgoing {
+                lane: self.lane,
+                delivery: self.delivery,
+                urgent,
+                sequence: None,
+                frame: frame.into(),
+            })
             .unwrap();
     }
 }

@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(link(0.20).repair(4, ms(200), false), 5, "too late for the deadline");
         let large = link(0.05).repair(300, ms(55), false);
         assert!((320..360).contains(&large), "{large} for 300");
-        assert_eq!([ms(70), ms(125)].map(|age| link(0.05).repair(1, age, true)), [2, 0], "voice");
+        assert_eq!([ms(70), ms(125)].map(|age| link(0.2).repair(1, age, true)), [2, 0], "voice");
     }
 
     #[test]

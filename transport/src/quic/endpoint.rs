@@ -73,6 +73,31 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Tries what would otherwise show when the first connection comes: makes the directory for qlog files, and a file
+    /// in it, which goes again.
+    ///
+    /// # Errors
+    /// [`QlogError`].
+    pub fn check(&self) -> Result<(), QlogError> {
+        let Some(directory) = &self.qlog else { return Ok(()) };
+        let failed = |source| QlogError { directory: directory.clone(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let file = directory.join(format!(".parlor-{}", std::process::id()));
+        std::fs::File::create(&file).and_then(|_| std::fs::remove_file(&file)).map_err(failed)
+    }
+}
+
+/// No qlog file can be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write qlog files into {}: {source}; choose a directory that may be written", directory.display())]
+pub struct QlogError {
+    /// The directory asked for.
+    pub directory: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
 /// No socket could be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open UDP {address}: {source}{}", hint(source))]

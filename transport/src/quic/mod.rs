@@ -9,7 +9,7 @@ pub mod media;
 pub mod session;
 pub mod tls;
 
-pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options};
+pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options, QlogError};
 pub use inbound::{Arrival, Inbound};
 pub use media::{MediaSender, OutStats, Outgoing};
 pub use session::{Ended, MessageReceiver, MessageSender, RecvError, Session};
