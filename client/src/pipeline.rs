@@ -4,6 +4,7 @@
 //! own does without (`default-features = false`) and uses [`Publisher`](crate::Publisher) and
 //! [`Frames`](crate::Frames) directly.
 
+mod encode;
 mod map;
 mod receive;
 mod record;
@@ -21,6 +22,7 @@ use parlor_transport::error::{Code, Coded};
 use parlor_transport::units::Timestamp;
 
 use crate::error::PublishError;
+pub use encode::{AudioEncoding, VideoEncoding};
 pub use map::{AUDIO_CODEC, VIDEO_CODEC};
 pub use receive::{Playback, PlaybackStats};
 pub use record::{Recorded, Recording};

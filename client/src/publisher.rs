@@ -2,8 +2,10 @@
 //!
 //! Values only; the queue of outgoing frames is [`outbox`], the requests to the relay are `call`'s business.
 
+mod bitrate;
 pub mod outbox;
 
+pub use bitrate::{Bitrate, Offer};
 use bytes::Bytes;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::units::Timestamp;

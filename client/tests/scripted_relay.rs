@@ -199,7 +199,13 @@ fn frames_go_out_and_come_in_and_dropping_handles_stops_them() {
         let echo = Frame::new(header, b"other").unwrap();
         let mut media = relay.session.media_sender();
         let delivery = Delivery::QuicStream;
-        media.send(Outgoing { lane: play.request, delivery, urgent: false, sequence: None, frame: echo });
+        media.send(Outgoing {
+            lane: play.request,
+            delivery,
+            urgent: false,
+            sequence: None,
+            frame: echo.into(),
+        });
         media.progress().await;
         let got = frames.next().await.unwrap();
         assert_eq!((&got.payload[..], got.missed), (&b"other"[..], 0));

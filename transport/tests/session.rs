@@ -124,7 +124,13 @@ async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -
                 () = media.progress() => {}
             }
         }
-        media.send(Outgoing { lane: 3, delivery, urgent: false, sequence: None, frame: frame(number, 4000) });
+        media.send(Outgoing {
+            lane: 3,
+            delivery,
+            urgent: false,
+            sequence: None,
+            frame: frame(number, 4000).into(),
+        });
     }
     _ = clock
         .timeout(Duration::from_secs(2), async {

@@ -109,6 +109,12 @@ impl Call {
         self.publications.get(&lane)
     }
 
+    /// How many streams are being published.
+    pub fn publishing(&self) -> usize {
+        let live = |publication: &&Publication| publication.status().state == PublisherState::Publishing;
+        self.publications.values().filter(live).count()
+    }
+
     /// Takes a frame to send, or says why not.
     pub fn offer_frame(&mut self, now: Timestamp, lane: u32, frame: EncodedFrame) -> SendOutcome {
         match self.publications.get_mut(&lane) {

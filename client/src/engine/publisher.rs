@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::shared::Shared;
 use crate::options::PublishRequest;
-use crate::publisher::{EncodedFrame, KeyframeRequest, PublisherState, PublisherStatus, SendOutcome};
+use crate::publisher::{EncodedFrame, KeyframeRequest, Offer, PublisherState, PublisherStatus, SendOutcome};
 use crate::stats::PublisherStats;
 
 /// A stream that is published, or on the way there. Dropping it stops publishing.
@@ -76,6 +76,14 @@ impl Publisher {
     /// The engine's clock.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// What the link has for this publication's encoders: an equal share of what it carries beside repair. `None`
+    /// before the room is joined.
+    pub fn offer(&self) -> Option<Offer> {
+        let uplink = self.shared.session.get()?.out_stats();
+        let sharing = self.shared.look(|_, call| call.publishing()).max(1);
+        Some(Offer { media: uplink.media_target / sharing as u64, overfull: uplink.overfull })
     }
 
     /// Hands a frame over. Never waits: the frame is queued, or dropped and the reason told.

@@ -2,26 +2,23 @@
 //!
 //! A capture runs by itself, on the threads of `parlor-media`: its preview works before any room is joined. What
 //! is published from it is encoded on the same threads, so a machine that is too slow captures fewer frames and
-//! keeps no queue of them.
+//! keeps no queue of them. Encoders make what the link has room for.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use parlor_media::audio::{OpusConfig, OpusEncoder};
 use parlor_media::capture::{
     AudioCapture, AudioSource, CaptureStats, PatternSource, SinkId, ToneSource, VideoCapture, VideoSource,
     WavSource, open_clip,
 };
-use parlor_media::frame::{Picture, Samples};
 use parlor_media::play::View;
-use parlor_media::video::{H264Config, H264Encoder};
 
-use super::map::{AUDIO_CODEC, VIDEO_CODEC, from_audio, from_video};
+use super::encode::{AudioEncoding, VideoEncoding};
+use super::map::{AUDIO_CODEC, VIDEO_CODEC};
 use super::{MediaError, media_clock};
 use crate::engine::{Engine, Publisher, Room};
 use crate::options::{AudioSettings, PublishOptions, Scenario, VideoSettings};
-use crate::publisher::PublisherState;
 
 /// Where pictures and sound come from.
 #[derive(Default)]
@@ -174,24 +171,21 @@ impl Capture {
         if self.audio.is_some() {
             options = options.audio(AUDIO_CODEC);
         }
-        let video_track = u8::from(self.audio.is_some());
-        let video_encoder = match self.video {
-            Some(_) => {
-                options = options.video(VIDEO_CODEC);
-                Some(H264Encoder::new(h264(self.video_settings))?)
-            }
-            None => None,
-        };
-        let audio_encoder = OpusEncoder::new(opus(self.audio_settings))?;
+        if self.video.is_some() {
+            options = options.video(VIDEO_CODEC);
+        }
         let publisher = Arc::new(room.publish(options)?);
-        let mut broadcast = Broadcast { publisher, video: None, audio: None };
-        if let (Some(video), Some(encoder)) = (&self.video, video_encoder) {
-            let sink = video.output(video_sink(Arc::clone(&broadcast.publisher), video_track, encoder));
-            broadcast.video = Some((Arc::clone(video), sink));
+        let mut broadcast = Broadcast { publisher: Arc::clone(&publisher), video: None, audio: None };
+        if let Some(video) = &self.video {
+            let beside = if self.audio.is_some() { self.audio_settings.bitrate } else { 0 };
+            let track = u8::from(self.audio.is_some());
+            let mut encoding =
+                VideoEncoding::new(Arc::clone(&publisher), track, self.video_settings, beside)?;
+            broadcast.video = Some((Arc::clone(video), video.output(move |picture| encoding.push(picture))));
         }
         if let Some(audio) = &self.audio {
-            let sink = audio.output(audio_sink(Arc::clone(&broadcast.publisher), audio_encoder));
-            broadcast.audio = Some((Arc::clone(audio), sink));
+            let mut encoding = AudioEncoding::new(publisher, 0, self.audio_settings)?;
+            broadcast.audio = Some((Arc::clone(audio), audio.output(move |samples| encoding.push(samples))));
         }
         Ok(broadcast)
     }
@@ -271,61 +265,6 @@ impl fmt::Debug for Broadcast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broadcast").field("publisher", &self.publisher).finish_non_exhaustive()
     }
-}
-
-/// Encodes and sends each picture, while somebody takes them.
-fn video_sink(publisher: Arc<Publisher>, track: u8, mut encoder: H264Encoder) -> impl FnMut(&Picture) + Send {
-    let mut warned = false;
-    move |picture| {
-        if publisher.status().state != PublisherState::Publishing {
-            return;
-        }
-        let wanted = !publisher.take_keyframe_requests().is_empty();
-        let forced = if wanted { encoder.force_keyframe() } else { Ok(()) };
-        match forced.and_then(|()| encoder.encode(picture)) {
-            // What was dropped is counted, and a keyframe asked for at the next picture if one is needed.
-            Ok(Some(encoded)) => _ = publisher.send_frame(from_video(track, encoded)),
-            Ok(None) => {}
-            Err(error) if !warned => {
-                warned = true;
-                tracing::warn!(stream = %publisher.stream(), %error, "a picture cannot be encoded");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Encodes and sends each block of sound, while somebody takes them.
-fn audio_sink(publisher: Arc<Publisher>, mut encoder: OpusEncoder) -> impl FnMut(&Samples) + Send {
-    let mut warned = false;
-    move |samples| {
-        if publisher.status().state != PublisherState::Publishing {
-            return;
-        }
-        match encoder.encode(&samples.to_mono()) {
-            // Silence that the other side can make itself is not sent.
-            Ok(encoded) if encoded.dtx => {}
-            Ok(encoded) => _ = publisher.send_frame(from_audio(0, encoded)),
-            Err(error) if !warned => {
-                warned = true;
-                tracing::warn!(stream = %publisher.stream(), %error, "sound cannot be encoded");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-fn h264(settings: VideoSettings) -> H264Config {
-    let VideoSettings { width, height, frames_per_second, bitrate, keyframe_interval } = settings;
-    let interval = keyframe_interval.as_secs_f64() * f64::from(frames_per_second);
-    H264Config {
-        keyframe_interval: Some((interval.round() as u32).max(1)),
-        ..H264Config::new(width, height, frames_per_second as f32, bitrate)
-    }
-}
-
-fn opus(settings: AudioSettings) -> OpusConfig {
-    OpusConfig { bitrate: settings.bitrate, ..OpusConfig::default() }
 }
 
 /// The settings for pictures in a scenario that has none: an app that brings a picture source to a voice call

@@ -260,7 +260,7 @@ impl HopSender {
             self.controller.on_estimate(now, &estimate);
             self.link = estimate.into();
         }
-        self.pacer.set_rates(self.controller.rate(), self.controller.burst_rate());
+        self.set_pace(now);
         self.repair(now, feedback);
         Ok(())
     }
@@ -316,7 +316,12 @@ impl HopSender {
     /// Where no reports come, less and less is sent.
     fn heed_silence(&mut self, now: Timestamp) {
         self.controller.on_silence(self.estimator.silence(now));
-        self.pacer.set_rates(self.controller.rate(), self.controller.burst_rate());
+        self.set_pace(now);
+    }
+
+    fn set_pace(&mut self, now: Timestamp) {
+        let burst_pace = self.controller.burst_pace(now, self.pacer.queue_age(now));
+        self.pacer.set_rates(self.controller.rate(), burst_pace);
     }
 
     fn enqueue(&mut self, now: Timestamp, class: Class, entry: Entry) {

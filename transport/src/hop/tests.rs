@@ -423,5 +423,5 @@ fn a_frame_is_coded_once_for_all_subscribers() {
     let coded: usize = frames.iter().map(CodedFrame::combinations).sum();
     assert!(frames.len() == 150 && sent > 500, "{sent} combinations were sent");
     // Windows differ where one subscriber skipped or repaired what another did not.
-    assert!(coded * 4 < sent, "{coded} were made for {sent} that were sent");
+    assert!(coded * 3 < sent, "{coded} were made for {sent} that were sent");
 }

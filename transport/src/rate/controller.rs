@@ -67,6 +67,8 @@ const TRAIN_SHARE: f64 = 0.95;
 const TRAIN_PROBE: f64 = 1.2;
 /// Trains say that there is room when they are this much faster than the rate.
 const TRAIN_ROOM: f64 = 1.4;
+/// No burst takes longer, but for what a path that became narrow leaves of it.
+const BUSY_MAX: Duration = Duration::from_millis(700);
 /// Bursts before the first train.
 const BURST_START: f64 = 10e6;
 /// The share of the first train that a call starts with: others may already use the path.
@@ -216,9 +218,19 @@ impl Controller {
         self.rate as u64
     }
 
-    /// What the path carries of a burst, bits/s: for [`Pacer::set_rates`](super::Pacer::set_rates).
+    /// What the path carries of a burst, bits/s.
     pub fn burst_rate(&self) -> u64 {
         self.burst_rate as u64
+    }
+
+    /// How fast a burst may leave, bits/s: for [`Pacer::set_rates`](super::Pacer::set_rates). As fast as the path
+    /// carries it, but a source that has been `busy` without a break for long does not stop, and would keep our own
+    /// queue standing.
+    pub fn burst_pace(&self, now: Timestamp, busy: Duration) -> u64 {
+        match self.state(now) {
+            PathState::Queued | PathState::Overfull if busy > BUSY_MAX && !self.competition.is_on() => 0,
+            _ => self.burst_rate(),
+        }
     }
 
     /// How the path looks.
