@@ -2,7 +2,7 @@
 //! and when to give up.
 //!
 //! A machine: messages, frames and the time go in; messages, frames and changes come out. Connections and
-//! tasks are `engine`'s business. Publishing is in [`publications`], playing in [`plays`].
+//! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`.
 
 mod plays;
 mod publications;

@@ -1,7 +1,7 @@
 //! Why a call on the engine, a room, a publisher or a player was not carried out.
 //!
 //! Every error has a stable [`Code`] and says what to do next. What goes wrong later, while a call runs,
-//! shows in the status of the room, publisher or player as a [`Refusal`](crate::Refusal) with the same codes.
+//! shows in the status of the room, publisher or player as a [`Refusal`] with the same codes.
 
 use parlor_transport::address::AddressError;
 use parlor_transport::error::{Code, Coded, Refusal};

@@ -105,7 +105,7 @@ impl Running {
 
     /// Waits for its end: how it ended, all it said, and its errors.
     pub(crate) fn end(mut self) -> (ExitStatus, String, String) {
-        while let Some(line) = self.lines.next() {
+        for line in self.lines.by_ref() {
             self.said.push(line.unwrap());
         }
         let mut errors = String::new();
