@@ -49,7 +49,7 @@ pub(crate) enum Command {
 pub(crate) struct Common {
     /// Where, as the relay prints it: parlor://host:port/room#sha256=…
     pub(crate) address: String,
-    /// The user to join as, unique within the app [default: parlor-<process id>]
+    /// The user to join as, unique within the app [default: parlor-PID]
     #[arg(long = "as", value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The name that others read
