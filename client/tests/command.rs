@@ -11,6 +11,7 @@ use std::process::Command;
 
 use parlor_client::media::capture::{VideoSource, open_clip};
 use parlor_client::media::frame::MediaTime;
+use parlor_client::media::video::assembler_build;
 use support::{Directory, Running, Served, program};
 
 /// Ends a call that should have ended long ago.
@@ -29,6 +30,18 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = parlor(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn codec_build() -> &'static str {
+    if assembler_build() { "OpenH264 with assembler" } else { "OpenH264 without assembler" }
+}
+
+#[test]
+fn the_version_says_how_the_codec_was_built() {
+    let (exit, text, _) = run(&["--version"]);
+    assert_eq!(exit, 0);
+    let start = format!("parlor {} ({}", env!("CARGO_PKG_VERSION"), codec_build());
+    assert!(text.starts_with(&start), "{text}");
 }
 
 #[test]
@@ -81,7 +94,8 @@ fn two_people_call_a_third_records_and_everybody_hears_how_it_ended() {
     again.until(|line| line == "joined standup as ann");
     let (status, _, error) = ann.end();
     assert_eq!(status.code(), Some(1), "{error}");
-    assert!(error.starts_with("parlor: ") && error.contains("(1009)"), "{error}");
+    assert!(error.lines().any(|line| line.starts_with("parlor: ") && line.contains("(1009)")), "{error}");
+    assert!(error.contains(codec_build()), "{error}");
     let keys = fs::read_to_string(&keys).unwrap();
     assert!(keys.lines().any(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 ")), "{keys}");
     let files: Vec<_> = fs::read_dir(&qlog).unwrap().map(|entry| entry.unwrap().path()).collect();

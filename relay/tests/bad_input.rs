@@ -5,20 +5,32 @@
 
 mod support;
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use bytes::{Bytes, BytesMut};
 use parlor_transport::error::Code;
 use parlor_transport::id::StreamAlias;
+use parlor_transport::repair::Shape;
 use parlor_transport::sim::{self, Profile};
 use parlor_transport::wire::control::*;
+use parlor_transport::wire::feedback::KIND_FEEDBACK;
 use parlor_transport::wire::frame::FrameHeader;
+use parlor_transport::wire::hop::HopHeader;
+use parlor_transport::wire::packet::{KIND_PACKET, Packet, Part};
 use parlor_transport::wire::varint;
 use support::*;
+use tracing_subscriber::fmt::MakeWriter;
 
 const VIDEO: &[TrackKind] = &[TrackKind::Video];
 
 /// Runs `offence` by a third client during a call of two, and checks that the call loses nothing. The
 /// offender has to be sent away with `code` and a text that holds `why`.
 fn offence(code: Code, why: &str, act: impl AsyncFn(&World, Client)) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    // Simulations run on one thread.
+    let _logging = tracing::subscriber::set_default(subscriber);
     sim::run(1, async |sim| {
         let world = World::start(&sim).await;
         let mut u1 = world.enter("r", "u1").await;
@@ -49,10 +61,47 @@ fn offence(code: Code, why: &str, act: impl AsyncFn(&World, Client)) {
         }
         world.pass(millis(100)).await;
         assert_eq!(world.relay.survey().users, 2);
+        log.assert_told_once(why);
         u1.hang_up();
         u2.hang_up();
         world.assert_empty().await;
     });
+}
+
+/// What the relay logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// The relay's operator hears what was wrong: in one line when the connection ended, and in one before it if the
+    /// offender could be told in a message. However often it was done.
+    fn assert_told_once(&self, why: &str) {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = |what: &str| log.lines().filter(|line| line.contains(what)).collect::<Vec<_>>();
+        let ended = lines("connection ended");
+        assert!(ended.len() == 1 && ended[0].contains(why), "{log}");
+        assert!(lines("closing").len() <= 1, "{log}");
+        assert_eq!(lines(" ERROR "), [""; 0], "{log}");
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Log;
+
+    fn make_writer(&'a self) -> Log {
+        self.clone()
+    }
 }
 
 /// Keeps the client alive until its connection ends.
@@ -212,6 +261,99 @@ fn frames_that_do_not_fit_their_publication() {
             });
         }
     }
+}
+
+/// Joins and publishes, and gives the lane.
+async fn settle_in(client: &mut Client) -> u32 {
+    client.send(hello()).await;
+    client.send(join("r", "u3")).await;
+    client.answer().await;
+    client.answer().await;
+    client.publish("bad", Delivery::Datagram, VIDEO).await.lane
+}
+
+#[test]
+fn datagrams_that_are_none_of_ours() {
+    let cases: [(&str, Code, &'static [u8]); 6] = [
+        ("datagram kind", Code::ProtocolViolation, &[]),
+        ("0x77 is not a media packet", Code::ProtocolViolation, &[0x77, 1, 2, 3]),
+        ("cut short", Code::ProtocolViolation, &[KIND_PACKET, 0, 0]),
+        ("0x09 is unknown", Code::ProtocolViolation, &[KIND_PACKET, 0, 0, 0x09, 2, 0, 0]),
+        ("track", Code::TooLarge, &[KIND_PACKET, 0, 0, 0x01, 2, 99, 0]),
+        ("cut short", Code::ProtocolViolation, &[KIND_FEEDBACK, 0x40]),
+    ];
+    for (why, code, bytes) in cases {
+        offence(code, why, async |_, mut client| {
+            settle_in(&mut client).await;
+            // The first is enough; the others find nobody.
+            for _ in 0..50 {
+                _ = client.session.send_raw_datagram(Bytes::from_static(bytes));
+            }
+            wait(client).await;
+        });
+    }
+}
+
+#[test]
+fn symbols_that_contradict_each_other() {
+    let part = |lane, length: usize, index, byte| {
+        let shape = Shape::new(length).unwrap();
+        let bytes = vec![byte; shape.range(index).len()].into();
+        Part::Source { hop: HopHeader { lane, track: 0, sequence: 0 }, shape, index, bytes }
+    };
+    type Second = (usize, usize, u8);
+    let cases: [(&str, Second); 2] =
+        [("its length changed", (5000, 1, 1)), ("different bytes", (3000, 0, 2))];
+    for (why, (length, index, byte)) in cases {
+        offence(Code::ProtocolViolation, why, async |_, mut client| {
+            let lane = settle_in(&mut client).await;
+            let parts = [part(lane, 3000, 0, 1), part(lane, length, index, byte)];
+            for (tx_seq, part) in (0..).zip(parts) {
+                let packet = Packet { tx_seq, burst: 0, parts: vec![part] };
+                client.session.send_raw_datagram(packet.encode()).unwrap();
+            }
+            wait(client).await;
+        });
+    }
+}
+
+#[test]
+fn quic_streams_of_an_unknown_kind() {
+    // A stream for requests goes both ways, so that one way its kind is as unknown as any.
+    for kind in [0x77, StreamKind::Requests as u8] {
+        offence(Code::ProtocolViolation, "QUIC stream kind", async |_, mut client| {
+            settle_in(&mut client).await;
+            for _ in 0..3 {
+                _ = client.session.send_raw_stream(false, vec![kind, 1, 2, 3].into()).await;
+            }
+            wait(client).await;
+        });
+    }
+    // The only one that may go both ways is the one for requests.
+    sim::run(6, async |sim| {
+        let world = World::start(&sim).await;
+        let (_endpoint, session) = world.open("u1", Profile::perfect(), world.trust).await.unwrap();
+        session.send_raw_stream(true, vec![0x77, 1, 2, 3].into()).await.unwrap();
+        let ended = session.closed().await;
+        assert_eq!((ended.code, ended.by_peer), (Code::ProtocolViolation, true), "{ended}");
+        assert!(ended.text.contains("QUIC stream kind"), "{ended}");
+        world.assert_empty().await;
+    });
+}
+
+#[test]
+fn symbols_of_a_lane_that_nobody_opened_are_ignored() {
+    sim::run(5, async |sim| {
+        let world = World::start(&sim).await;
+        let mut client = world.connect("u1", Profile::perfect().with_rtt(RTT)).await;
+        let lane = settle_in(&mut client).await;
+        let hop = HopHeader { lane: lane + 1, track: 0, sequence: 0 };
+        let part = Part::Source { hop, shape: Shape::new(10).unwrap(), index: 0, bytes: vec![1; 10].into() };
+        let packet = Packet { tx_seq: 0, burst: 0, parts: vec![part] };
+        client.session.send_raw_datagram(packet.encode()).unwrap();
+        world.pass(millis(200)).await;
+        client.publish("good", Delivery::Datagram, VIDEO).await;
+    });
 }
 
 #[test]

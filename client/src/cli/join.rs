@@ -11,7 +11,7 @@ use parlor_client::room::{RoomEvent, RoomReason, RoomState};
 use parlor_client::{Departure, Engine, PlayOptions, Room, Scenario, StreamId, StreamInfo, Timestamp};
 use parlor_media::play::{AudioPump, Mixer, NullSink, NullView};
 
-use super::args::{Join, Source, Wanted};
+use super::args::{Join, Source, Wanted, codec_build};
 use super::table::{Screen, Table, millis};
 use super::{Failure, engine, join, read, stopped};
 
@@ -28,6 +28,7 @@ pub(crate) async fn run(args: Join) -> Result<(), Failure> {
         Some(source) => Some(open(&engine, source, scenario)?),
         None => None,
     };
+    eprintln!("codec: {}", codec_build());
     let room = join(&engine, &args.common)?;
     let stream = args.stream.clone().unwrap_or_else(|| default_stream(room.user().as_str()));
     let broadcast = match &capture {

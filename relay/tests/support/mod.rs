@@ -34,7 +34,7 @@ pub struct World {
     pub sim: Sim,
     pub relay: RelayHandle,
     address: SocketAddr,
-    trust: Trust,
+    pub trust: Trust,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -85,10 +85,21 @@ impl World {
         profile: Profile,
         trust: Trust,
     ) -> Result<Client, ConnectError> {
+        let (endpoint, session) = self.open(name, profile, trust).await?;
+        Ok(Client::new(name, endpoint, session).await)
+    }
+
+    /// A connection without any QUIC stream.
+    pub async fn open(
+        &self,
+        name: &str,
+        profile: Profile,
+        trust: Trust,
+    ) -> Result<(Endpoint, Session), ConnectError> {
         let host = self.sim.host(name, profile);
         let endpoint = Endpoint::client(host.binding(0).unwrap(), Options::default()).unwrap();
         let session = endpoint.connect(self.address, "relay", trust).await?;
-        Ok(Client::new(name, endpoint, session).await)
+        Ok((endpoint, session))
     }
 
     /// A user in a room; its host has the user's name.

@@ -161,6 +161,37 @@ impl Session {
         MessageSender::open(self.clone(), send, kind).await
     }
 
+    /// Sends a datagram as it is: for tests of peers that break the rules.
+    ///
+    /// # Errors
+    /// How the connection ended, or that the datagram is too large.
+    #[cfg(feature = "sim")]
+    pub fn send_raw_datagram(&self, bytes: Bytes) -> Result<(), Ended> {
+        self.quinn.send_datagram(bytes).map_err(|error| match error {
+            quinn::SendDatagramError::ConnectionLost(error) => self.ended(error),
+            other => Ended { code: Code::TooLarge, text: other.to_string(), by_peer: false },
+        })
+    }
+
+    /// Opens a QUIC stream, sends these bytes on it and no more: for tests of peers that break the rules. `both_ways`
+    /// chooses a bidirectional one.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    #[cfg(feature = "sim")]
+    pub async fn send_raw_stream(&self, both_ways: bool, bytes: Bytes) -> Result<(), Ended> {
+        let opened = if both_ways {
+            self.quinn.open_bi().await.map(|(send, _)| send)
+        } else {
+            self.quinn.open_uni().await
+        };
+        let mut stream = opened.map_err(|error| self.ended(error))?;
+        // What becomes of it shows in how the connection ends.
+        _ = stream.write_chunk(bytes).await;
+        _ = stream.finish();
+        Ok(())
+    }
+
     /// What the peer sends, frames in order. To be called once for each connection.
     pub fn inbound(&self) -> (Inbound, Lanes) {
         Inbound::new(self.clone(), HopReceiver::default())
