@@ -9,6 +9,7 @@ pub mod goals;
 pub mod join;
 pub mod measure;
 pub mod outcome;
+pub mod proxy;
 pub mod quantile;
 pub mod rate;
 pub mod report;
