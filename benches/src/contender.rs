@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use parlor_client::{Delivery, Timestamp};
+use parlor_client::Timestamp;
 
 use crate::cell::Cell;
 
@@ -28,7 +28,7 @@ pub fn names() -> Vec<String> {
 
 fn all() -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    for delivery in [Delivery::Adaptive, Delivery::LowLatency, Delivery::Datagram, Delivery::QuicStream] {
+    for delivery in parlor::DELIVERIES {
         all.push(Box::new(parlor::Parlor { delivery }));
     }
     all.extend(strangers());
