@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fifteen_of_a_hundred_either_way_agree() {
+    fn less_than_fifteen_of_a_hundred_either_way_agree() {
         let pair = |in_virtual: Option<u64>, live: Option<u64>| Pair {
             in_virtual: in_virtual.map(Duration::from_millis),
             live: live.map(Duration::from_millis),
         };
         for (in_virtual, live, agrees) in [
-            (Some(100), Some(115), true),
-            (Some(100), Some(85), true),
+            (Some(100), Some(114), true),
+            (Some(100), Some(86), true),
             (Some(100), Some(116), false),
             (Some(100), Some(84), false),
             (None, None, true),
@@ -104,6 +104,6 @@ mod tests {
             assert_eq!(pair(in_virtual, live).agrees(), agrees, "{in_virtual:?} {live:?}");
         }
         let ratio = pair(Some(4), Some(6)).plus(Duration::from_millis(16)).ratio();
-        assert_eq!(ratio, Some(1.1));
+        assert!(ratio.is_some_and(|ratio| (ratio - 1.1).abs() < 1e-9), "{ratio:?}");
     }
 }

@@ -78,6 +78,9 @@ const REPORT: Duration = Duration::from_secs(10);
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     permit(args.listen, args.allow_any_address)?;
     permit(args.to, args.allow_any_address)?;
+    if args.listen == args.to {
+        return Err("--listen and --to are the same, so that nothing would ever leave".into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(serve(args))
 }
@@ -249,16 +252,13 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        for outside in ["--listen 0.0.0.0:0", "--listen 127.0.0.1:0 --to 192.0.2.1:9"] {
-            let args = Args {
-                to: if outside.contains("192") {
-                    ([192, 0, 2, 1], 9).into()
-                } else {
-                    ([127, 0, 0, 1], 9).into()
-                },
-                ..parse(outside.split(" --to").next().unwrap()).unwrap()
-            };
-            assert!(run(&args).unwrap_err().to_string().contains("--allow-any-address"), "{outside}");
+        let itself = Args { to: ([127, 0, 0, 1], 9).into(), ..parse("--listen 127.0.0.1:9").unwrap() };
+        assert!(run(&itself).unwrap_err().to_string().contains("the same"));
+        let args = parse("--listen 127.0.0.1:0").unwrap();
+        let listens = Args { listen: ([0, 0, 0, 0], 0).into(), ..args.clone() };
+        let sends = Args { to: ([192, 0, 2, 1], 9).into(), ..args };
+        for outside in [listens, sends] {
+            assert!(run(&outside).unwrap_err().to_string().contains("--allow-any-address"), "{outside:?}");
         }
     }
 

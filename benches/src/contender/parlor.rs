@@ -1,5 +1,5 @@
 //! Parlor itself, the whole real stack: client, relay, client. The call is the same in virtual time and over real
-//! sockets ([`crate::live`]); only the [`Stage`] differs.
+//! sockets ([`crate::live`]); only the `Stage` differs.
 
 use std::time::Duration;
 
