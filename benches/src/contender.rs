@@ -29,7 +29,7 @@ pub fn names() -> Vec<String> {
 
 fn all() -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    for delivery in [Delivery::Adaptive, Delivery::LowLatency, Delivery::Datagram, Delivery::QuicStream] {
+    for delivery in parlor::DELIVERIES {
         all.push(Box::new(parlor::Parlor::from(delivery)));
     }
     // With parts of repair left out, under the same rate control: what each part is worth.

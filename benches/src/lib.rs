@@ -2,13 +2,16 @@
 //! over loopback. Each figure comes from the whole real stack; the programs print the command that
 //! repeats it.
 
+pub mod beside;
 pub mod cell;
 pub mod contender;
 pub mod fanout;
 pub mod goals;
 pub mod join;
+pub mod live;
 pub mod measure;
 pub mod outcome;
+pub mod proxy;
 pub mod quantile;
 pub mod rate;
 pub mod report;

@@ -29,6 +29,23 @@ pub fn run_all(
     seeds: u64,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Vec<Measured>, String> {
+    run_so_many_at_once(tasks, seeds, cores(), progress)
+}
+
+/// The same, one run after the other: for what takes real time and would disturb each other.
+///
+/// # Errors
+/// The first contender's that could not run.
+pub fn run_in_turn(tasks: &[(Cell, &dyn Contender)], seeds: u64) -> Result<Vec<Measured>, String> {
+    run_so_many_at_once(tasks, seeds, 1, |_, _| {})
+}
+
+fn run_so_many_at_once(
+    tasks: &[(Cell, &dyn Contender)],
+    seeds: u64,
+    threads: usize,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Result<Vec<Measured>, String> {
     let single: Vec<(usize, Cell)> = (0..tasks.len())
         .flat_map(|task| (0..seeds).map(move |more| (task, more)))
         .map(|(task, more)| {
@@ -36,7 +53,7 @@ pub fn run_all(
             (task, Cell { seed: cell.seed + more, ..cell.clone() })
         })
         .collect();
-    let runs = side_by_side(&single, |(task, cell)| tasks[*task].1.run(cell), progress);
+    let runs = so_many_at_once(&single, threads, |(task, cell)| tasks[*task].1.run(cell), progress);
     let mut by_task: Vec<Vec<Run>> = tasks.iter().map(|_| Vec::new()).collect();
     for ((task, cell), run) in single.iter().zip(runs) {
         let who = tasks[*task].1.name();
@@ -60,9 +77,22 @@ pub fn side_by_side<T: Sync, R: Send>(
     work: impl Fn(&T) -> R + Sync,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Vec<R> {
+    so_many_at_once(tasks, cores(), work, progress)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn so_many_at_once<T: Sync, R: Send>(
+    tasks: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> R + Sync,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new((0, (0..tasks.len()).map(|_| None).collect::<Vec<Option<R>>>()));
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(tasks.len());
+    let threads = threads.min(tasks.len());
     progress(0, tasks.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {

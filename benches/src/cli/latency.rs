@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use parlor_benches::cell::{Cell, Feed, Link, Way};
 use parlor_benches::contender::{self, Contender};
-use parlor_benches::measure;
+use parlor_benches::measure::{self, Measured};
 use parlor_benches::report;
 use parlor_benches::source::Shape;
 use parlor_transport::sim::Schedule;
 
-use super::{Failure, progress, quantity, scenario};
+use super::{Failure, Measurement, progress, quantity, scenario};
 
 /// Options that take several values, with commas between, are combined with each other.
 #[derive(clap::Args, Debug, Clone)]
@@ -67,10 +67,11 @@ pub(super) struct Args {
     /// Whether the source keeps its rate or follows what the transport offers.
     #[arg(long, value_enum, default_value = "fixed")]
     source: SourceKind,
-    /// Who carries the frames; `parlor-bench contenders` tells who they are.
-    #[arg(long, value_delimiter = ',', default_value = "adaptive,datagram,quic-stream")]
-    mode: Vec<String>,
-    /// Length of the call in virtual time, s.
+    /// Who carries the frames; `parlor-bench contenders` tells who they are. If not set, `latency` runs
+    /// adaptive,datagram,quic-stream and `live`, which has Parlor's own modes, adaptive.
+    #[arg(long, value_delimiter = ',')]
+    pub(super) mode: Vec<String>,
+    /// Length of the call, s.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// The first seed. Everything random follows from it.
@@ -78,10 +79,10 @@ pub(super) struct Args {
     seed: u64,
     /// How many seeds are run and counted together.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
+    pub(super) seeds: u64,
     /// TOML file with any of these options as keys, lists for several values; the command line comes first.
     #[arg(long, value_name = "FILE")]
-    scenario: Option<PathBuf>,
+    pub(super) scenario: Option<PathBuf>,
     /// Writes the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -123,10 +124,17 @@ enum SourceKind {
 pub(super) fn run(args: &Args, arguments: &[String]) -> Result<(), Failure> {
     let command = format!("parlor-bench {}", arguments.get(1..).unwrap_or_default().join(" "));
     let args = match &args.scenario {
-        Some(path) => scenario::apply(path, arguments)?,
+        Some(path) => match scenario::apply(path, arguments)? {
+            (Measurement::Latency(args), _) => *args,
+            _ => return Err("this scenario is not for latency".into()),
+        },
         None => args.clone(),
     };
-    let contenders = named(&args.mode)?;
+    let modes = match args.mode.as_slice() {
+        [] => ["adaptive", "datagram", "quic-stream"].map(str::to_owned).to_vec(),
+        modes => modes.to_vec(),
+    };
+    let contenders = named(&modes)?;
     let cells = args.cells()?;
     let tasks: Vec<(Cell, &dyn Contender)> = cells
         .iter()
@@ -137,24 +145,7 @@ pub(super) fn run(args: &Args, arguments: &[String]) -> Result<(), Failure> {
     let table = report::table(&rows);
     println!("Frame delay from capture to complete, ms beyond one-way delay, virtual time");
     println!("$ {command}\n\n{table}");
-    if args.media == Media::Audio {
-        for row in &rows {
-            let late = 1.0 - row.outcome.complete.share_within(report::PLAYOUT);
-            println!(
-                "{}, {}: concealed with a 100 ms buffer: {:.3} %",
-                report::describe(&row.cell),
-                row.who,
-                late * 100.0
-            );
-        }
-    }
-    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => write(path, &text()),
-        None => Ok(()),
-    };
-    write(&args.json, &|| format!("{:#}\n", report::json(&command, &rows)))?;
-    write(&args.csv, &|| report::csv(&rows))?;
-    write(&args.html, &|| report::page::page("Frame delay on lossy links", &command, &table, &rows))
+    args.finish(&command, "Frame delay on lossy links", &table, &rows)
 }
 
 /// The contenders with these names.
@@ -176,8 +167,36 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 impl Args {
+    /// Says of sound what its listeners hear, and writes the files that were asked for.
+    pub(super) fn finish(
+        &self,
+        command: &str,
+        title: &str,
+        table: &str,
+        rows: &[Measured],
+    ) -> Result<(), Failure> {
+        if self.media == Media::Audio {
+            for row in rows {
+                let late = 1.0 - row.outcome.complete.share_within(report::PLAYOUT);
+                println!(
+                    "{}, {}: concealed with a 100 ms buffer: {:.3} %",
+                    report::describe(&row.cell),
+                    row.who,
+                    late * 100.0
+                );
+            }
+        }
+        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+            Some(path) => write(path, &text()),
+            None => Ok(()),
+        };
+        write(&self.json, &|| format!("{:#}\n", report::json(command, rows)))?;
+        write(&self.csv, &|| report::csv(rows))?;
+        write(&self.html, &|| report::page::page(title, command, table, rows))
+    }
+
     /// The grid, in the order in which the options are listed.
-    fn cells(&self) -> Result<Vec<Cell>, Failure> {
+    pub(super) fn cells(&self) -> Result<Vec<Cell>, Failure> {
         let schedule = self.trace.as_deref().map(read_schedule).transpose()?;
         let media_rates = match (self.media_rate.is_empty(), self.media) {
             (false, _) => self.media_rate.clone(),

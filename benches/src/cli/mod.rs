@@ -3,7 +3,9 @@
 mod fanout;
 mod goals;
 mod latency;
+mod live;
 mod progress;
+mod proxy;
 mod quantity;
 mod rate;
 mod scenario;
@@ -15,7 +17,7 @@ use parlor_client::Delivery;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures Parlor: frame delay over simulated links in virtual time, and the relay's cost over loopback.
+/// Measures Parlor: frame delay over lossy links, in virtual time and over real UDP, and the relay's cost over loopback.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Program {
@@ -27,6 +29,12 @@ struct Program {
 enum Measurement {
     /// Frame delay over simulated links, in virtual time: exact, and the same on every machine.
     Latency(Box<latency::Args>),
+    /// The same over real UDP with a running relay, its links being lossy proxies in this process: takes real time.
+    #[command(after_help = live::EXAMPLES)]
+    Live(Box<live::Args>),
+    /// A lossy link before anything that speaks UDP, until Ctrl-C: the simulation's link between real sockets.
+    #[command(after_help = proxy::EXAMPLES)]
+    Proxy(proxy::Args),
     /// How well rate control finds what a link carries, in virtual time.
     Rate(rate::Args),
     /// CPU time of a relay for each delivered frame, over loopback.
@@ -72,6 +80,8 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
     let command = arguments.get(1..).unwrap_or_default().join(" ");
     match Program::parse_from(&arguments).command {
         Measurement::Latency(args) => latency::run(&args, &arguments),
+        Measurement::Live(args) => live::run(&args, &arguments),
+        Measurement::Proxy(args) => proxy::run(&args),
         Measurement::Rate(args) => rate::run(&args, &command),
         Measurement::Fanout(args) => fanout::run(&args, &command),
         Measurement::Goals(args) => goals::run(&args, &command),

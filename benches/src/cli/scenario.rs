@@ -1,25 +1,27 @@
-//! A scenario file: the options of `parlor-bench latency` as TOML, for measurements that are kept.
+//! A scenario file: the options of `parlor-bench latency` or `live` as TOML, for measurements that are kept.
 
 use std::path::Path;
 
 use clap::Parser;
 
-use super::{Failure, Measurement, Program, latency};
+use super::{Failure, Measurement, Program};
 
 /// Reads the options in `path`, and then those of `arguments` (the program's own name first), which win.
-pub(super) fn apply(path: &Path, arguments: &[String]) -> Result<latency::Args, Failure> {
+/// Gives what they mean together, and all of them.
+pub(super) fn apply(path: &Path, arguments: &[String]) -> Result<(Measurement, Vec<String>), Failure> {
     let bad = |why: String| format!("--scenario {}: {why}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
     let file = options(&text, arguments).map_err(bad)?;
     let Some((name, given)) = arguments.split_first() else { return Err("no arguments".into()) };
     let (command, given) =
         given.split_first().map_or(("latency", given), |(first, rest)| (first.as_str(), rest));
-    let all =
-        [name.as_str(), command].map(str::to_owned).into_iter().chain(file).chain(given.iter().cloned());
-    match Program::try_parse_from(all)?.command {
-        Measurement::Latency(args) => Ok(*args),
-        _ => Err("a scenario is for latency".into()),
-    }
+    let all: Vec<String> = [name.as_str(), command]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(file)
+        .chain(given.iter().cloned())
+        .collect();
+    Ok((Program::try_parse_from(&all)?.command, all))
 }
 
 /// The file as options; those that `arguments` has are left out.

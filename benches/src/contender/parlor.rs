@@ -1,4 +1,5 @@
-//! Parlor itself, the whole real stack: client, relay, client.
+//! Parlor itself, the whole real stack: client, relay, client. The call is the same in virtual time and over real
+//! sockets ([`crate::live`]); only the `Stage` differs.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use parlor_relay::{Config, Relay};
 use parlor_transport::hop::Ablation;
 use parlor_transport::sim::{Host, Profile, Sim, Simulation};
 
-use super::meter::Hosts;
+use super::meter::{Hosts, Meter};
 use super::{Contender, Fate, Run};
 use crate::cell::{Cell, Feed};
 use crate::source::{Kind, Source, number_of};
@@ -32,10 +33,14 @@ impl From<Delivery> for Parlor {
     }
 }
 
+/// The ways of delivering frames that are measured, in the order of tables.
+pub const DELIVERIES: [Delivery; 4] =
+    [Delivery::Adaptive, Delivery::LowLatency, Delivery::Datagram, Delivery::QuicStream];
+
 /// After the last frame this long is waited for stragglers.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// Joining, before frames count.
-const START: Duration = Duration::from_secs(1);
+pub(crate) const START: Duration = Duration::from_secs(1);
 const STREAM: &str = "bench";
 
 impl Contender for Parlor {
@@ -81,75 +86,115 @@ impl Parlor {
         tokio::spawn(relay.run(std::future::pending()));
 
         let hosts = Hosts::new(sim, cell);
-        let playing = self.engine_on(&hosts.subscriber)?;
-        let player_room = join(&playing, &address, "player")?;
-        let player = player_room.play(STREAM, PlayOptions::new()).map_err(|error| error.to_string())?;
-        let mut frames = player.frames();
-        let publishing = self.engine_on(&hosts.publisher)?;
-        let room = join(&publishing, &address, "publisher")?;
-        let options = PublishOptions::new(STREAM).delivery(self.delivery);
-        let options = match cell.shape.kind {
-            Kind::Video => options.video("bench"),
-            Kind::Audio => options.audio("bench"),
+        let stage = Stage {
+            subscriber: self.engine_on(&hosts.subscriber)?,
+            subscriber_address: address.clone(),
+            publisher: self.engine_on(&hosts.publisher)?,
+            publisher_address: address,
+            captured: Captured::WhenDue,
         };
-        let publisher = room.publish(options).map_err(|error| error.to_string())?;
-        publisher.publishing().await.map_err(|error| error.to_string())?;
-        let meter = hosts.measure(cell);
-        let clock = sim.clock().clone();
-        let start = clock.now() + START;
-        let count = cell.frames();
-        let receive = tokio::spawn(async move {
-            let mut came = vec![None; count as usize];
-            while let Some(frame) = frames.next().await {
-                if player.played().is_some() && frame.missed > 0 {
-                    player.request_keyframe(0);
-                }
-                if let Some(slot) = number_of(&frame.payload).and_then(|n| came.get_mut(n as usize)) {
-                    *slot = Some(frame.arrived);
-                }
-            }
-            came
-        });
-        let mut run = Run::default();
-        let mut source = Source::new(cell.shape);
-        for number in 0..count {
-            let captured = start + cell.shape.interval() * number as u32;
-            clock.sleep_until(captured).await;
-            if !publisher.take_keyframe_requests().is_empty() {
-                source.force_keyframe();
-            }
-            let uplink = room.stats().uplink;
-            if let (Feed::Follow, Some(uplink)) = (cell.feed, uplink) {
-                source.set_bitrate(uplink.media_target.min(cell.shape.bitrate));
-            }
-            run.target.extend(uplink.map(|uplink| (captured, uplink.media_target)));
-            run.own_queue.extend(uplink.map(|uplink| (captured, uplink.queue_age)));
-            let made = source.make();
-            run.frames.push(Fate {
-                captured,
-                keyframe: made.keyframe,
-                bytes: made.payload.len(),
-                complete: None,
-            });
-            let frame =
-                EncodedFrame { keyframe: made.keyframe, ..EncodedFrame::new(0, captured, made.payload) };
-            _ = publisher.send_frame(frame);
-        }
-        clock.sleep(GRACE).await;
-        meter.read(&mut run);
-        // The relay's side keeps its own account; what is known here is the publisher's.
-        if let (Some(_), Some(wire), Some(uplink)) =
-            (&cell.publisher, run.wire.first_mut(), room.stats().uplink)
-        {
-            (wire.source, wire.parity, wire.repair) =
-                (uplink.sent.source, uplink.sent.parity, uplink.sent.repair);
-        }
-        drop((publisher, room));
-        _ = player_room.leave().await;
-        let came: Vec<Option<Timestamp>> = receive.await.map_err(|error| error.to_string())?;
-        run.frames.iter_mut().zip(came).for_each(|(frame, at)| frame.complete = at);
-        Ok(run)
+        call(stage, self.delivery, cell, || hosts.measure(cell)).await
     }
+}
+
+/// Where a call takes place: two engines on one clock, and how each of them finds the relay.
+pub(crate) struct Stage {
+    pub(crate) publisher: Engine,
+    pub(crate) publisher_address: String,
+    pub(crate) subscriber: Engine,
+    pub(crate) subscriber_address: String,
+    pub(crate) captured: Captured,
+}
+
+/// When a frame counts as captured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Captured {
+    /// When it was due: timers are exact.
+    WhenDue,
+    /// When the source woke for it: timers are up to a millisecond late, which is the source's doing.
+    WhenMade,
+}
+
+/// Carries the cell's frames. `measure` makes the links what is to be measured, once the call has come about.
+pub(crate) async fn call(
+    stage: Stage,
+    delivery: Delivery,
+    cell: &Cell,
+    measure: impl FnOnce() -> Meter,
+) -> Result<Run, String> {
+    let player_room = join(&stage.subscriber, &stage.subscriber_address, "player")?;
+    let player = player_room.play(STREAM, PlayOptions::new()).map_err(|error| error.to_string())?;
+    let mut frames = player.frames();
+    let room = join(&stage.publisher, &stage.publisher_address, "publisher")?;
+    let options = PublishOptions::new(STREAM).delivery(delivery);
+    let options = match cell.shape.kind {
+        Kind::Video => options.video("bench"),
+        Kind::Audio => options.audio("bench"),
+    };
+    let publisher = room.publish(options).map_err(|error| error.to_string())?;
+    publisher.publishing().await.map_err(|error| error.to_string())?;
+    let meter = measure();
+    let clock = stage.publisher.clock().clone();
+    let start = clock.now() + START;
+    let count = cell.frames();
+    let receive = tokio::spawn(async move {
+        let mut came = vec![None; count as usize];
+        while let Some(frame) = frames.next().await {
+            if player.played().is_some() && frame.missed > 0 {
+                player.request_keyframe(0);
+            }
+            if let Some(slot) = number_of(&frame.payload).and_then(|n| came.get_mut(n as usize)) {
+                *slot = Some(frame.arrived);
+            }
+        }
+        came
+    });
+    let mut run = Run::default();
+    let mut source = Source::new(cell.shape);
+    for number in 0..count {
+        let due = start + cell.shape.interval() * number as u32;
+        clock.sleep_until(due).await;
+        let captured = match stage.captured {
+            Captured::WhenDue => due,
+            Captured::WhenMade => clock.now(),
+        };
+        if !publisher.take_keyframe_requests().is_empty() {
+            source.force_keyframe();
+        }
+        let uplink = room.stats().uplink;
+        if let (Feed::Follow, Some(uplink)) = (cell.feed, uplink) {
+            source.set_bitrate(uplink.media_target.min(cell.shape.bitrate));
+        }
+        run.target.extend(uplink.map(|uplink| (captured, uplink.media_target)));
+        run.own_queue.extend(uplink.map(|uplink| (captured, uplink.queue_age)));
+        let made = source.make();
+        run.frames.push(Fate {
+            captured,
+            keyframe: made.keyframe,
+            bytes: made.payload.len(),
+            complete: None,
+        });
+        let frame = EncodedFrame { keyframe: made.keyframe, ..EncodedFrame::new(0, captured, made.payload) };
+        _ = publisher.send_frame(frame);
+    }
+    clock.sleep(GRACE).await;
+    meter.read(&mut run);
+    // The relay's side keeps its own account; what is known here is the publisher's.
+    if let (Some(_), Some(wire), Some(uplink)) = (&cell.publisher, run.wire.first_mut(), room.stats().uplink)
+    {
+        (wire.source, wire.parity, wire.repair) =
+            (uplink.sent.source, uplink.sent.parity, uplink.sent.repair);
+    }
+    drop((publisher, room));
+    _ = player_room.leave().await;
+    let came: Vec<Option<Timestamp>> = receive.await.map_err(|error| error.to_string())?;
+    run.frames.iter_mut().zip(came).for_each(|(frame, at)| frame.complete = at);
+    Ok(run)
+}
+
+fn engine_on(host: &Host) -> Result<Engine, String> {
+    let binding = host.binding(0).map_err(|error| error.to_string())?;
+    Engine::with_network(Scenario::StandardCall, binding).map_err(|error| error.to_string())
 }
 
 fn join(engine: &Engine, address: &str, user: &str) -> Result<Room, String> {

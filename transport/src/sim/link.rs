@@ -15,9 +15,25 @@ use super::schedule::Progress;
 use super::trace::Fate;
 use crate::units::Timestamp;
 
-/// A link with the packets travelling on it.
+/// A link with the packets travelling on it: the machine under every simulated host, for programs that put such a
+/// link somewhere else, for instance between real sockets.
+///
+/// What went in comes out of [`Link::poll_arrival`] once [`Link::poll_timeout`] has passed; time never runs backwards.
+///
+/// ```
+/// use parlor_transport::sim::{self, Link, LinkConfig};
+/// use parlor_transport::units::Timestamp;
+/// use std::time::Duration;
+///
+/// let config = LinkConfig { delay: Duration::from_millis(20), ..LinkConfig::default() };
+/// let mut link = Link::new(config, sim::seeded(1, "my link"));
+/// link.handle_packet(Timestamp::ZERO, "a packet", 1_000).unwrap();
+/// let at = link.poll_timeout().unwrap();
+/// assert_eq!(at.as_micros(), 20_000);
+/// assert_eq!(link.poll_arrival(at), Some("a packet"));
+/// ```
 #[derive(Debug)]
-pub(super) struct Link<P> {
+pub struct Link<P> {
     config: LinkConfig,
     channel: Channel,
     /// Apart from the channel's, so that changing jitter leaves the pattern of loss as it was.
@@ -124,7 +140,9 @@ impl<P> Link<P> {
     /// Waits kept for reading: ten minutes of 10 Mbit/s in full packets.
     const QUEUE_LOG_MAX: usize = 500_000;
 
-    pub(super) fn new(config: LinkConfig, mut rng: SimRng) -> Self {
+    /// An empty link. `rng` decides what is lost and how jitter falls: the same packets at the same times meet the
+    /// same fate with the same generator, see [`seeded`](super::seeded).
+    pub fn new(config: LinkConfig, mut rng: SimRng) -> Self {
         Link {
             config,
             jitter_rng: SimRng::seed_from_u64(rng.random()),
@@ -141,17 +159,19 @@ impl<P> Link<P> {
         }
     }
 
-    pub(super) fn config(&self) -> &LinkConfig {
+    /// What the link is like now.
+    pub fn config(&self) -> &LinkConfig {
         &self.config
     }
 
-    pub(super) fn stats(&self) -> &LinkStats {
+    /// What passed so far.
+    pub fn stats(&self) -> &LinkStats {
         &self.stats
     }
 
     /// Takes a new configuration. Packets in the queue leave at the new rate from now on; those
     /// past it arrive as planned.
-    pub(super) fn configure(&mut self, now: Timestamp, config: LinkConfig) {
+    pub fn configure(&mut self, now: Timestamp, config: LinkConfig) {
         self.forget_sent(now);
         let rate_old = self.config.rate;
         self.config = config;
@@ -181,13 +201,16 @@ impl<P> Link<P> {
     }
 
     /// Loses everything sent from `from` until `until`. Packets already on the way arrive.
-    pub(super) fn outage(&mut self, now: Timestamp, from: Timestamp, until: Timestamp) {
+    pub fn outage(&mut self, now: Timestamp, from: Timestamp, until: Timestamp) {
         self.outages.retain(|(_, end)| *end > now);
         self.outages.push((from, until));
     }
 
-    /// Sends `packet` of `size` bytes. If it will not arrive, gives it back with the reason.
-    pub(super) fn handle_packet(&mut self, now: Timestamp, packet: P, size: usize) -> Result<(), (Fate, P)> {
+    /// Sends `packet` of `size` bytes, headers included.
+    ///
+    /// # Errors
+    /// If it will not arrive: why, and the packet.
+    pub fn handle_packet(&mut self, now: Timestamp, packet: P, size: usize) -> Result<(), (Fate, P)> {
         self.stats.offered.add(size);
         self.forget_sent(now);
         if size > self.config.mtu {
@@ -229,12 +252,12 @@ impl<P> Link<P> {
     }
 
     /// When the next packet arrives.
-    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.flights.first_key_value().map(|((arrival, _), _)| *arrival)
     }
 
     /// The next packet that has arrived by `now`.
-    pub(super) fn poll_arrival(&mut self, now: Timestamp) -> Option<P> {
+    pub fn poll_arrival(&mut self, now: Timestamp) -> Option<P> {
         let first = self.flights.first_entry().filter(|entry| entry.key().0 <= now)?;
         let Flight { packet, size } = first.remove();
         self.stats.delivered.add(size);
@@ -273,13 +296,13 @@ impl<P> Link<P> {
         arrival
     }
 
-    /// Begins to keep how long packets wait, up to [`Self::QUEUE_LOG_MAX`] of them.
-    pub(super) fn log_queue(&mut self) {
+    /// Begins to keep how long packets wait, the first 500,000 of them.
+    pub fn log_queue(&mut self) {
         self.queue_log.get_or_insert_default();
     }
 
-    /// What was kept since [`Self::log_queue`].
-    pub(super) fn queue_log(&self) -> &[(Timestamp, Duration)] {
+    /// What was kept since [`Self::log_queue`]: when a packet came and how long it waits before the bottleneck.
+    pub fn queue_log(&self) -> &[(Timestamp, Duration)] {
         self.queue_log.as_deref().unwrap_or_default()
     }
 

@@ -65,7 +65,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 
-pub use link::{LinkStats, Tally};
+pub use link::{Link, LinkStats, Tally};
 pub use network::{Host, Network};
 pub use profile::{HEADER_IPV4, HEADER_IPV6, Jitter, LinkConfig, Loss, Profile, Reorder, UnknownProfile};
 pub use schedule::{BadSchedule, Schedule};
@@ -177,8 +177,8 @@ pub enum Direction {
 }
 
 /// A generator of its own for everything that has a name, so that one drawing more or fewer
-/// numbers changes nothing for the others.
-fn seeded(seed: u64, name: &str) -> SimRng {
+/// numbers changes nothing for the others. A host's links are `name/up` and `name/down`.
+pub fn seeded(seed: u64, name: &str) -> SimRng {
     let mut hash = trace::Fnv::new();
     hash.write(&seed.to_le_bytes());
     hash.write(name.as_bytes());
