@@ -6,6 +6,7 @@
 
 mod plays;
 mod publications;
+mod recovery;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use parlor_transport::error::{Code, Coded, Refusal};
-use parlor_transport::id::{LoginId, StreamId};
+use parlor_transport::id::{LoginId, SessionId, StreamId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
     self, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
@@ -29,6 +30,8 @@ use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
 use crate::stats::RoomStats;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
+pub use recovery::RecoveryStats;
+use recovery::{Credentials, Recovery};
 use tokens::Renewal;
 
 /// Messages that wait to be sent. Requests beyond are refused; that many only wait while there is no
@@ -44,6 +47,8 @@ pub struct Timeouts {
     pub join: Duration,
     /// From the request to leave until the relay's answer.
     pub leave: Duration,
+    /// From the loss of a connection until the call gives up coming back; zero never tries.
+    pub reconnect: Duration,
 }
 
 /// How far the connection is.
@@ -74,6 +79,13 @@ pub struct Call {
     /// When a join or leave has taken too long.
     deadline: Option<Timestamp>,
     leaving: Option<u32>,
+    hello: ClientMessage,
+    login: LoginId,
+    /// The session by the relay's name, on this connection.
+    greeted: SessionId,
+    credentials: Option<Credentials>,
+    recovery: Option<Recovery>,
+    recovery_stats: RecoveryStats,
     next_request: u32,
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
@@ -111,16 +123,8 @@ impl Call {
             features: 0,
             agent: agent[..agent_end].to_owned(),
         };
-        let join = Join {
-            request: JOIN,
-            app: request.app.clone(),
-            room: request.room.clone(),
-            user: request.user.clone(),
-            name: request.name.clone(),
-            login,
-            token: request.token.clone(),
-        };
-        Call {
+        let hello = ClientMessage::Hello(hello);
+        let mut call = Call {
             feed: Feed::new(request.user.clone()),
             request,
             timeouts,
@@ -132,8 +136,14 @@ impl Call {
             joined_after: None,
             deadline: Some(now + timeouts.join),
             leaving: None,
+            hello: hello.clone(),
+            login,
+            greeted: SessionId(0),
+            credentials: None,
+            recovery: None,
+            recovery_stats: RecoveryStats::default(),
             next_request: JOIN + 1,
-            outgoing: [ClientMessage::Hello(hello), ClientMessage::Join(join)].into(),
+            outgoing: [hello].into(),
             publications: BTreeMap::new(),
             plays: BTreeMap::new(),
             renewals: BTreeMap::new(),
@@ -141,7 +151,22 @@ impl Call {
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
             changed: false,
-        }
+        };
+        let join = call.join_message();
+        call.outgoing.push_back(join);
+        call
+    }
+
+    fn join_message(&self) -> ClientMessage {
+        ClientMessage::Join(Join {
+            request: JOIN,
+            app: self.request.app.clone(),
+            room: self.request.room.clone(),
+            user: self.request.user.clone(),
+            name: self.request.name.clone(),
+            login: self.login,
+            token: self.request.token.clone(),
+        })
     }
 
     /// Whom we join, where, as whom.
@@ -176,6 +201,7 @@ impl Call {
             uplink: None,
             clock_error: self.clock.error(now),
             join_time: self.joined_after,
+            recovery: self.recovery_stats,
         }
     }
 
@@ -230,16 +256,28 @@ impl Call {
                     return Err(Refusal::from(Code::VersionMismatch));
                 }
                 self.phase = Phase::Welcome;
+                self.greeted = welcome.session;
                 self.clock.handle_welcome(now, &welcome);
             }
+            // The end of the connection follows, and with it the way back.
+            RelayMessage::Closing(closing) if self.comes_back_from(closing.refusal.code) => {}
             RelayMessage::Closing(closing) => self.handle_end(closing.refusal),
             RelayMessage::Refused(refused) if self.phase == Phase::Greeted => {
                 self.handle_refused(refused.request, refused.refusal);
             }
             _ if self.phase == Phase::Greeted => return Err(violation("an answer before the welcome")),
             RelayMessage::Joined(joined) => {
-                if joined.request != JOIN || self.status.reason != RoomReason::Joining {
+                let is_asked = match &self.recovery {
+                    Some(recovery) => recovery.joining,
+                    None => self.status.reason == RoomReason::Joining,
+                };
+                if joined.request != JOIN || !is_asked {
                     return Err(violation("a join that was not asked for"));
+                }
+                self.credentials = Some(Credentials { session: self.greeted, secret: joined.secret });
+                if self.recovery.is_some() {
+                    self.handle_rejoined(now);
+                    return Ok(());
                 }
                 self.joined_after = Some(now.saturating_since(self.started));
                 if self.leaving.is_none() {
@@ -247,6 +285,7 @@ impl Call {
                 }
                 self.set_status(RoomStatus::new(RoomReason::Joined));
             }
+            RelayMessage::Resumed(resumed) => self.handle_resumed(now, &resumed)?,
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
@@ -267,8 +306,11 @@ impl Call {
     }
 
     fn handle_refused(&mut self, request: u32, refusal: Refusal) {
+        if self.handle_resume_refused(request, &refusal) {
+            return;
+        }
         if request == JOIN {
-            self.end(RoomStatus::failed(RoomReason::JoinFailed, refusal));
+            self.handle_end(refusal);
         } else if self.leaving == Some(request) {
             self.end(RoomStatus::failed(RoomReason::LeaveFailed, refusal));
         } else if self.publications.contains_key(&request) {
@@ -312,6 +354,7 @@ impl Call {
             (_, Code::RepeatedLogin | Code::Kicked | Code::RoomClosed | Code::TokenExpired) => {
                 RoomReason::KickedOut
             }
+            (RoomReason::Reconnecting, _) => RoomReason::ReconnectFailed,
             _ => RoomReason::ConnectionLost,
         };
         self.end(RoomStatus::failed(reason, error));
@@ -352,7 +395,8 @@ impl Call {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.handle_end(Refusal::from(Code::ConnectTimeout));
         }
-        let waits = self.outgoing.iter().any(|message| matches!(message, ClientMessage::ProbeClock(_)));
+        let waits = self.recovery.is_some()
+            || self.outgoing.iter().any(|message| matches!(message, ClientMessage::ProbeClock(_)));
         if let Some(probe) = self.clock.poll_probe(now).filter(|_| !waits && !self.is_over()) {
             self.outgoing.push_back(ClientMessage::ProbeClock(probe));
         }

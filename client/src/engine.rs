@@ -116,7 +116,11 @@ impl Engine {
     /// [`JoinError`] when the options are not valid or the engine was closed; nothing was sent then.
     pub fn join(&self, options: JoinOptions) -> Result<Room, JoinError> {
         let request = options.check()?;
-        let timeouts = Timeouts { join: self.config.join_timeout, leave: self.config.leave_timeout };
+        let timeouts = Timeouts {
+            join: self.config.join_timeout,
+            leave: self.config.leave_timeout,
+            reconnect: self.config.reconnect_timeout,
+        };
         let login = self.endpoint.new_login().map_err(|error| JoinError::System(error.to_string()))?;
         let call = Call::new(self.now(), request, login, &self.config.agent, timeouts);
         let shared = Arc::new(Shared::new(self.clock().clone(), self.runtime.clone(), call));

@@ -160,6 +160,13 @@ impl Lifecycle {
         }
     }
 
+    /// The connection is gone for `error`; the stream is published again once there is another. Ignored after the end.
+    pub fn interrupted(&mut self, error: Refusal) {
+        if self.0.state != PublisherState::Idle {
+            self.0 = PublisherStatus { state: PublisherState::Requesting, error: Some(error) };
+        }
+    }
+
     /// The relay refused, or the room ended.
     pub fn refused(&mut self, error: Refusal) {
         if self.0.state != PublisherState::Idle {

@@ -40,8 +40,15 @@ pub enum RoomReason {
     Left,
     /// [`Disconnected`](RoomState::Disconnected): left on request, but the relay did not confirm it.
     LeaveFailed,
-    /// [`Disconnected`](RoomState::Disconnected): the connection is gone; join again to return.
+    /// [`Disconnected`](RoomState::Disconnected): the connection is gone, and coming back was not wanted or makes no
+    /// sense; join again to return.
     ConnectionLost,
+    /// [`Connecting`](RoomState::Connecting): the connection was lost, and the call tries to come back by itself.
+    Reconnecting,
+    /// [`Connected`](RoomState::Connected): it came back. If the relay had kept the session, others noticed nothing.
+    Reconnected,
+    /// [`Disconnected`](RoomState::Disconnected): it did not come back in time, or the relay did not let it in again.
+    ReconnectFailed,
 }
 
 /// A room's state, why it is so, and the error behind it if there is one.
@@ -59,8 +66,8 @@ impl RoomStatus {
     /// A status without an error.
     pub(crate) fn new(reason: RoomReason) -> Self {
         let state = match reason {
-            RoomReason::Joining => RoomState::Connecting,
-            RoomReason::Joined => RoomState::Connected,
+            RoomReason::Joining | RoomReason::Reconnecting => RoomState::Connecting,
+            RoomReason::Joined | RoomReason::Reconnected => RoomState::Connected,
             _ => RoomState::Disconnected,
         };
         RoomStatus { state, reason, error: None }

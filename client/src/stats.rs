@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use crate::call::RecoveryStats;
 use parlor_transport::quic::OutStats;
 use parlor_transport::units::Timestamp;
 
@@ -128,6 +129,8 @@ pub struct RoomStats {
     pub clock_error: Option<Duration>,
     /// What this side may send and has sent; `None` before the connection stands. Publishers share it.
     pub uplink: Option<OutStats>,
+    /// How often the room came back after its connection was lost.
+    pub recovery: RecoveryStats,
     /// From the call of `join` to the relay's answer.
     pub join_time: Option<Duration>,
 }

@@ -9,7 +9,8 @@ use parlor_transport::id::SessionId;
 use parlor_transport::quic::tls::Identity;
 use parlor_transport::quic::{Arrival, Binding, Endpoint, Options};
 use parlor_transport::wire::control::{
-    ClientMessage, Done, Joined, RelayMessage, RoomMessage, SnapshotPage, StreamKind, UserInfo, Welcome,
+    ClientMessage, Done, Joined, RelayMessage, ResumeSecret, RoomMessage, SnapshotPage, StreamKind, UserInfo,
+    Welcome,
 };
 
 fn parlor(args: &[&str]) -> Output {
@@ -83,7 +84,13 @@ async fn serve(endpoint: Endpoint) {
                 let page =
                     SnapshotPage { epoch, position, page, last, users_total: 2, users, streams: vec![] };
                 events.send(&RoomMessage::Page(page)).await.unwrap();
-                RelayMessage::Joined(Joined { request: join.request, epoch: 1, position: 1, users: 2 })
+                RelayMessage::Joined(Joined {
+                    request: join.request,
+                    epoch: 1,
+                    position: 1,
+                    users: 2,
+                    secret: ResumeSecret([1; 16]),
+                })
             }
             ClientMessage::Leave(leave) => RelayMessage::Done(Done { request: leave.request }),
             _ => continue,

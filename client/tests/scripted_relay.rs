@@ -20,8 +20,8 @@ use parlor_transport::quic::{
 use parlor_transport::sim::{self, Profile, Sim};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    ClientMessage, Closing, Done, EventStamp, Joined, PlayStarted, Published, RelayMessage, RoomMessage,
-    SnapshotPage, StreamKind, UserInfo, UserLeft, Welcome,
+    ClientMessage, Closing, Done, EventStamp, Joined, PlayStarted, Published, RelayMessage, ResumeSecret,
+    RoomMessage, SnapshotPage, StreamKind, UserInfo, UserLeft, Welcome,
 };
 use parlor_transport::wire::frame::{Frame, FrameHeader};
 
@@ -60,8 +60,14 @@ impl Relay {
         assert!(matches!(self.next().await, ClientMessage::Hello(_)));
         let ClientMessage::Join(join) = self.next().await else { panic!("a join follows") };
         self.say(RelayMessage::Welcome(welcome(1, self.session.clock().now()))).await;
-        self.say(RelayMessage::Joined(Joined { request: join.request, epoch: 1, position: 1, users: 2 }))
-            .await;
+        self.say(RelayMessage::Joined(Joined {
+            request: join.request,
+            epoch: 1,
+            position: 1,
+            users: 2,
+            secret: ResumeSecret([1; 16]),
+        }))
+        .await;
         self.tell(snapshot()).await;
     }
 }

@@ -227,5 +227,7 @@ impl Grants {
     }
 }
 
+pub mod resume;
+
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,9 @@ pub struct Limits {
     /// Least time between two keyframes asked of one publisher for one layer: a keyframe costs as much
     /// as many ordinary frames, and one serves everyone who waits.
     pub keyframe_interval_min: Duration,
+    /// A session whose connection is gone is kept for so long, for its client to come back. With the idle timeout of
+    /// connections it makes up how long a ghost stays.
+    pub session_grace: Duration,
     /// A user is told this long before the token expires: time enough to ask the app's server for another.
     pub token_notice: Duration,
     /// A user stays this long after the token expired: a renewal may be on its way over a bad link.
@@ -45,12 +48,15 @@ impl Default for Limits {
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
             keyframe_interval_min: Duration::from_millis(500),
+            session_grace: Duration::from_secs(7),
             token_notice: Duration::from_secs(30),
             token_grace: Duration::from_secs(10),
         }
     }
 }
 
+/// Ended sessions remembered with the reason, for clients that come back to them: those of a relay's worth of users.
+pub const FAREWELLS_MAX: usize = 10_000;
 /// The smallest [`Limits::cache_bytes_max`]: below it the largest frame would not fit.
 pub const CACHE_BYTES_LEAST: usize = OBJECT_MAX;
 

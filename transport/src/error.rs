@@ -122,6 +122,9 @@ codes! {
     /// The token does not let its user join.
     JoinForbidden = 1029, final, "the token does not let its user join; get one that does";
 
+    /// There is nothing to resume.
+    SessionGone = 1030, final, "the session is over; join again";
+
     // 2000–2999: publishing.
     /// As many streams as one user may publish.
     TooManyStreams = 2001, final, "too many streams; unpublish one first or raise the relay's limit";

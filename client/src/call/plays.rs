@@ -19,6 +19,7 @@ use crate::stats::{Meter, PlayerStats};
 #[derive(Debug)]
 pub struct Play {
     stream: StreamId,
+    wishes: Vec<TrackWish>,
     lifecycle: Lifecycle,
     inbox: Inbox,
     stats: PlayerStats,
@@ -66,11 +67,12 @@ impl Call {
         }
         let lane = self.next_request();
         let message = PlayMessage { request: lane, stream: stream.clone(), wishes: wishes.to_vec() };
-        self.outgoing.push_back(ClientMessage::Play(message));
+        self.push(ClientMessage::Play(message));
         // Frames may overtake the answer that says how they travel: the lane is open for both ways at once.
         self.lanes.insert(lane, Some(Delivery::default()));
         let play = Play {
             stream,
+            wishes: wishes.to_vec(),
             lifecycle: Lifecycle::requesting(),
             inbox: Inbox::new(Limits::default()),
             stats: PlayerStats::default(),
@@ -83,9 +85,9 @@ impl Call {
 
     /// Changes what is wanted of a stream that is played. Ignored after its end.
     pub fn update_play(&mut self, lane: u32, wishes: &[TrackWish]) {
-        let Some(play) = self.plays.get(&lane).filter(|play| play.status().state != PlayerState::Idle) else {
-            return;
-        };
+        let is_live = |play: &&mut Play| play.status().state != PlayerState::Idle;
+        let Some(play) = self.plays.get_mut(&lane).filter(is_live) else { return };
+        play.wishes = wishes.to_vec();
         let (stream, wishes) = (play.stream.clone(), wishes.to_vec());
         for waiting in &mut self.outgoing {
             if let ClientMessage::Play(play) = waiting
@@ -98,7 +100,7 @@ impl Call {
         // The newest wishes count.
         self.take_back(|message| matches!(message, ClientMessage::UpdatePlay(u) if u.stream == stream));
         let request = self.next_request();
-        self.outgoing.push_back(ClientMessage::UpdatePlay(UpdatePlay { request, stream, wishes }));
+        self.push(ClientMessage::UpdatePlay(UpdatePlay { request, stream, wishes }));
     }
 
     /// Stops playing. Idempotent.
@@ -115,7 +117,7 @@ impl Call {
             self.lanes.remove(&lane);
         } else {
             let request = self.next_request();
-            self.outgoing.push_back(ClientMessage::StopPlay(StopPlay { request, stream }));
+            self.push(ClientMessage::StopPlay(StopPlay { request, stream }));
             self.lanes.insert(lane, None);
         }
         self.touch(lane);
@@ -139,7 +141,7 @@ impl Call {
         let plays = play.status().state == PlayerState::Playing;
         if plays && self.outgoing.len() < super::OUTGOING_MAX && !self.outgoing.contains(&request) {
             play.stats.keyframe_requests += 1;
-            self.outgoing.push_back(request);
+            self.push(request);
         }
     }
 
@@ -206,6 +208,31 @@ impl Call {
         play.inbox.close();
         self.lanes.insert(lane, None);
         self.touch(lane);
+    }
+
+    /// The connection is gone: nothing comes until another one stands.
+    pub(super) fn pause_plays(&mut self) {
+        for (&lane, play) in
+            self.plays.iter_mut().filter(|(_, play)| play.status().state != PlayerState::Idle)
+        {
+            play.lifecycle.ended(Departure::Disconnected);
+            self.lanes.insert(lane, Some(Delivery::default()));
+            self.touched.insert(lane);
+        }
+    }
+
+    /// Plays again what is not among `known`.
+    pub(super) fn play_again(&mut self, known: &[u32]) {
+        let lost = self
+            .plays
+            .iter()
+            .filter(|(lane, play)| play.status().state != PlayerState::Idle && !known.contains(lane));
+        let messages = lost.map(|(&request, play)| {
+            let (stream, wishes) = (play.stream.clone(), play.wishes.clone());
+            ClientMessage::Play(PlayMessage { request, stream, wishes })
+        });
+        let messages: Vec<_> = messages.collect();
+        self.outgoing.extend(messages);
     }
 
     pub(super) fn end_plays(&mut self, error: &Refusal) {

@@ -1,6 +1,7 @@
 //! The part of a [`Call`] that publishes: requests, states, and frames on their way out.
 
 use parlor_transport::error::Refusal;
+use parlor_transport::id::StreamAlias;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
     ClientMessage, Delivery, KeyframeWanted, Publish, Published, TrackKind, Unpublish,
@@ -51,6 +52,15 @@ pub struct OutgoingFrame {
     pub frame: Frame,
 }
 
+fn publish_message(lane: u32, request: &PublishRequest) -> ClientMessage {
+    ClientMessage::Publish(Publish {
+        request: lane,
+        stream: request.stream.clone(),
+        tracks: request.tracks.clone(),
+        delivery: request.delivery,
+    })
+}
+
 impl Call {
     /// Publishes a stream; its lane is its name from here on.
     ///
@@ -68,12 +78,7 @@ impl Call {
             return Err(PublishError::TooManyRequests);
         }
         let lane = self.next_request();
-        self.outgoing.push_back(ClientMessage::Publish(Publish {
-            request: lane,
-            stream: request.stream.clone(),
-            tracks: request.tracks.clone(),
-            delivery: request.delivery,
-        }));
+        self.push(publish_message(lane, &request));
         let outbox = Outbox::new(&request.tracks, Limits::default());
         let lifecycle = Lifecycle::requesting();
         let (video, audio) = (Meter::default(), Meter::default());
@@ -92,7 +97,7 @@ impl Call {
         let stream = publication.request.stream.clone();
         if !self.take_back(|message| matches!(message, ClientMessage::Publish(p) if p.request == lane)) {
             let request = self.next_request();
-            self.outgoing.push_back(ClientMessage::Unpublish(Unpublish { request, stream }));
+            self.push(ClientMessage::Unpublish(Unpublish { request, stream }));
             self.lanes.insert(lane, None);
         }
         self.touch(lane);
@@ -218,6 +223,30 @@ impl Call {
             publication.outbox.request_keyframe(request);
             self.touched.insert(wanted.lane);
         }
+    }
+
+    /// The connection is gone for `error`: nothing is sent until another one stands.
+    pub(super) fn pause_publications(&mut self, error: &Refusal) {
+        for (&lane, publication) in &mut self.publications {
+            publication.lifecycle.interrupted(error.clone());
+            publication.outbox.close();
+            self.touched.insert(lane);
+        }
+    }
+
+    /// The relay still has it.
+    pub(super) fn publication_goes_on(&mut self, lane: u32, alias: StreamAlias) {
+        self.handle_published(&Published { request: lane, alias });
+    }
+
+    /// Publishes again what is not among `known`.
+    pub(super) fn publish_again(&mut self, known: &[u32]) {
+        let lost = self.publications.iter().filter(|(lane, publication)| {
+            publication.status().state != PublisherState::Idle && !known.contains(lane)
+        });
+        let messages: Vec<_> =
+            lost.map(|(&lane, publication)| publish_message(lane, &publication.request)).collect();
+        self.outgoing.extend(messages);
     }
 
     pub(super) fn end_publications(&mut self, error: &Refusal) {

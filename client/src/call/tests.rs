@@ -6,7 +6,7 @@ use parlor_transport::id::{LoginId, SessionId, StreamAlias, UserId};
 use parlor_transport::token::Token;
 use parlor_transport::wire::control::{
     ClockReply, Closing, Done, Joined, KeyframeWanted, PlayEnded, PlayWaiting, Published, Refused,
-    TokenExpiring, Welcome,
+    ResumeSecret, TokenExpiring, Welcome,
 };
 use parlor_transport::wire::control::{Departure, PlayStarted, TrackInfo, TrackKind};
 use parlor_transport::wire::frame::{Frame, FrameHeader};
@@ -17,7 +17,8 @@ use crate::options::{JoinOptions, PlayOptions, PublishOptions, PublishRequest};
 use crate::player::PlayerState;
 use crate::publisher::{EncodedFrame, PublisherState, SendOutcome};
 
-const TIMEOUTS: Timeouts = Timeouts { join: Duration::from_secs(10), leave: Duration::from_secs(2) };
+const TIMEOUTS: Timeouts =
+    Timeouts { join: Duration::from_secs(10), leave: Duration::from_secs(2), reconnect: Duration::ZERO };
 
 fn at(ms: u64) -> Timestamp {
     Timestamp::from_micros(ms * 1000)
@@ -47,7 +48,13 @@ fn welcome() -> RelayMessage {
 }
 
 fn joined() -> RelayMessage {
-    RelayMessage::Joined(Joined { request: JOIN, epoch: 1, position: 1, users: 1 })
+    RelayMessage::Joined(Joined {
+        request: JOIN,
+        epoch: 1,
+        position: 1,
+        users: 1,
+        secret: ResumeSecret([1; 16]),
+    })
 }
 
 /// A call that is in its room at 100 ms.

@@ -33,7 +33,7 @@ impl Call {
             return Err(RenewError::TooManyRequests);
         }
         let request = self.next_request();
-        self.outgoing.push_back(ClientMessage::RenewToken(RenewToken { request, token: token.clone() }));
+        self.push(ClientMessage::RenewToken(RenewToken { request, token: token.clone() }));
         self.renewals.insert(request, Renewal { token, answer: None });
         Ok(request)
     }

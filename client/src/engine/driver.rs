@@ -13,34 +13,51 @@ use parlor_transport::quic::{
 use parlor_transport::wire::control::{RelayMessage, RoomMessage};
 use tokio::sync::oneshot;
 
-use super::race::{self, Chosen};
+use super::race::{self, Chosen, Pace};
 use super::shared::Shared;
 
 /// Runs a call from its start to its end.
 pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint) {
-    let connected = tokio::select! {
-        biased;
-        () = over(&shared) => None,
-        () = keep_time(&shared) => None,
-        outcome = race::run(&shared, &endpoint) => Some(outcome),
-    };
-    match connected {
-        Some(Ok(chosen)) => {
-            let session = chosen.session.clone();
-            _ = shared.session.set(session.clone());
-            let end = run(&shared, chosen).await;
-            let (code, text) = match &end {
-                // The relay need not hear what it said itself.
-                End::Over => (Code::Ok, String::new()),
-                End::Fault(refusal) | End::Lost(refusal) => (refusal.code, refusal.text.clone()),
-            };
-            session.close(code, &text);
-            if let End::Fault(refusal) | End::Lost(refusal) = end {
-                shared.act(|_, call| call.handle_end(refusal));
+    let mut pace = Pace::JOIN;
+    loop {
+        let connected = tokio::select! {
+            biased;
+            () = over(&shared) => break,
+            () = keep_time(&shared) => break,
+            outcome = race::run(&shared, &endpoint, pace) => outcome,
+        };
+        pace = Pace::RECONNECT;
+        let lost = match connected {
+            Err(refusal) => refusal,
+            Ok(chosen) => {
+                let session = chosen.session.clone();
+                shared.set_session(Some(session.clone()));
+                let end = run(&shared, chosen).await;
+                shared.set_session(None);
+                let (code, text) = match &end {
+                    // The relay need not hear what it said itself.
+                    End::Over => (Code::Ok, String::new()),
+                    End::Fault(refusal) | End::Lost(refusal) => (refusal.code, refusal.text.clone()),
+                };
+                session.close(code, &text);
+                match end {
+                    End::Over => break,
+                    End::Fault(refusal) => {
+                        shared.act(|_, call| call.handle_end(refusal));
+                        break;
+                    }
+                    End::Lost(refusal) => refusal,
+                }
             }
+        };
+        tracing::debug!(%lost, "no connection");
+        let Some(wait) = shared.act(|now, call| call.handle_lost(now, lost)) else { break };
+        tokio::select! {
+            biased;
+            () = over(&shared) => break,
+            () = keep_time(&shared) => break,
+            () = shared.clock.sleep(wait) => {}
         }
-        Some(Err(refusal)) => shared.act(|_, call| call.handle_end(refusal)),
-        None => {}
     }
     let (user, status) = shared.look(|_, call| (call.request().user.clone(), call.status().clone()));
     match status.error {

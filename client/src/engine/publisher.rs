@@ -81,7 +81,7 @@ impl Publisher {
     /// What the link has for this publication's encoders: an equal share of what it carries beside repair. `None`
     /// before the room is joined.
     pub fn offer(&self) -> Option<Offer> {
-        let uplink = self.shared.session.get()?.out_stats();
+        let uplink = self.shared.session()?.out_stats();
         let sharing = self.shared.look(|_, call| call.publishing()).max(1);
         Some(Offer { media: uplink.media_target / sharing as u64, overfull: uplink.overfull })
     }

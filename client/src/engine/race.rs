@@ -23,13 +23,27 @@ use tokio::sync::watch;
 
 use super::shared::Shared;
 
-/// The first attempt is alone for so long: four round trips of a good mobile link, so that only bad and far
-/// links see a second one.
-const ATTEMPT_ALONE: Duration = Duration::from_millis(200);
-/// Then others follow at this distance.
-const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
-/// Attempts for one call, some 3 kB each; they begin within the first five seconds.
-const ATTEMPTS_MAX: usize = 96;
+/// How attempts follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// The first attempt is alone for so long.
+    alone: Duration,
+    /// Then others follow at this distance.
+    interval: Duration,
+    /// Attempts in all, some 3 kB each.
+    most: usize,
+}
+
+impl Pace {
+    /// Alone for four round trips of a good mobile link, so that only bad and far links see a second attempt; then for
+    /// five seconds as many as a link needs that loses most packets.
+    pub(super) const JOIN: Pace =
+        Pace { alone: Duration::from_millis(200), interval: Duration::from_millis(50), most: 96 };
+    /// Four a second for ten seconds: so soon is it noticed that the network is back.
+    pub(super) const RECONNECT: Pace =
+        Pace { alone: Duration::from_millis(250), interval: Duration::from_millis(250), most: 40 };
+}
+
 /// Messages and lanes of the first flight; what an app asks for beyond goes out when the race is over.
 const FLIGHT_MAX: usize = 256;
 
@@ -79,18 +93,20 @@ struct Starts {
     /// For each address whether it was given up.
     given_up: Vec<bool>,
     started: usize,
+    pace: Pace,
     /// Another attempt has joined: no more are made.
     raced: bool,
 }
 
 impl Starts {
-    fn new(places: usize) -> Self {
-        Starts { living: vec![Vec::new(); places], given_up: vec![false; places], started: 0, raced: false }
+    fn new(places: usize, pace: Pace) -> Self {
+        let (living, given_up) = (vec![Vec::new(); places], vec![false; places]);
+        Starts { living, given_up, started: 0, pace, raced: false }
     }
 
     /// Whether there may be another attempt.
     fn has_next(&self) -> bool {
-        !self.raced && self.started < ATTEMPTS_MAX
+        !self.raced && self.started < self.pace.most
     }
 
     /// Starts another: its number, its address, and how long it is the newest. Addresses take turns, without those
@@ -102,13 +118,18 @@ impl Starts {
         let turn = (0..places).map(|offset| (number + offset) % places).find(|&place| !self.given_up[place]);
         let place = turn.unwrap_or(number % places);
         self.living[place].push(number);
-        (number, place, if number == 0 { ATTEMPT_ALONE } else { ATTEMPT_INTERVAL })
+        (number, place, if number == 0 { self.pace.alone } else { self.pace.interval })
     }
 
     /// An attempt is over because another has joined.
     fn end_raced(&mut self, number: usize, place: usize) {
         self.living[place].retain(|&other| other != number);
         self.raced = true;
+    }
+
+    /// Nothing was heard of an attempt.
+    fn end_unheard(&mut self, number: usize, place: usize) {
+        self.living[place].retain(|&other| other != number);
     }
 
     /// An attempt has failed. What befell the oldest one of an address will befall those after it, which ask the same
@@ -130,12 +151,12 @@ impl Starts {
 ///
 /// # Errors
 /// The last attempt's, when every address was given up.
-pub(super) async fn run(shared: &Shared, endpoint: &Endpoint) -> Result<Chosen, Refusal> {
+pub(super) async fn run(shared: &Shared, endpoint: &Endpoint, pace: Pace) -> Result<Chosen, Refusal> {
     let address = shared.look(|_, call| call.request().address.clone());
     let places = resolve(&address.host, address.port).await?;
     let (flight, heard) = watch::channel(Arc::<Flight>::default());
     let mut attempts = FuturesUnordered::new();
-    let mut starts = Starts::new(places.len());
+    let mut starts = Starts::new(places.len(), pace);
     let mut next = shared.clock.timer();
     loop {
         if next.deadline().is_none() && starts.has_next() {
@@ -160,7 +181,11 @@ pub(super) async fn run(shared: &Shared, endpoint: &Endpoint) -> Result<Chosen, 
                     }
                 }
                 Attempt::Failed(why) => {
-                    starts.end_failed(number, place);
+                    // Where most packets are lost, or all for a while, the next one may get through.
+                    match why.code {
+                        Code::ConnectTimeout => starts.end_unheard(number, place),
+                        _ => starts.end_failed(number, place),
+                    }
                     if starts.is_hopeless() {
                         return Err(why);
                     }
@@ -308,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_later_attempt_that_fails_leaves_the_earlier_ones_their_chance() {
-        let mut starts = Starts::new(1);
+        let mut starts = Starts::new(1, Pace::JOIN);
         for number in 0..3 {
             assert_eq!(starts.next().0, number);
         }
@@ -322,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_address_has_its_turn_until_it_is_given_up() {
-        let mut starts = Starts::new(3);
+        let mut starts = Starts::new(3, Pace::JOIN);
         let places: Vec<_> = (0..4).map(|_| starts.next().1).collect();
         assert_eq!(places, [0, 1, 2, 0]);
         starts.end_failed(1, 1);
@@ -335,11 +360,11 @@ mod tests {
 
     #[test]
     fn after_the_last_attempt_and_after_a_race_nothing_is_left_to_wait_for() {
-        let mut starts = Starts::new(1);
-        (0..ATTEMPTS_MAX).for_each(|_| _ = starts.next());
+        let mut starts = Starts::new(1, Pace::JOIN);
+        (0..Pace::JOIN.most).for_each(|_| _ = starts.next());
         assert!(!starts.has_next() && !starts.is_hopeless());
 
-        let mut starts = Starts::new(1);
+        let mut starts = Starts::new(1, Pace::JOIN);
         (0..3).for_each(|_| _ = starts.next());
         starts.end_raced(1, 0);
         assert!(!starts.has_next() && !starts.is_hopeless(), "the first one may have joined");

@@ -134,10 +134,10 @@ impl Room {
 
     /// Round trip, what the link carries, clock error and join time.
     pub fn stats(&self) -> RoomStats {
-        let session = self.shared.session.get();
+        let session = self.shared.session();
         RoomStats {
-            rtt: session.map(Session::rtt),
-            uplink: session.map(Session::out_stats),
+            rtt: session.as_ref().map(Session::rtt),
+            uplink: session.as_ref().map(Session::out_stats),
             ..self.shared.look(|now, call| call.stats(now))
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parlor_transport::clock::Clock;
 use parlor_transport::quic::Session;
@@ -33,8 +33,8 @@ pub(super) struct Shared {
     changed: Notify,
     /// One bell for each publication and play that has a handle.
     bells: Mutex<BTreeMap<u32, Arc<Notify>>>,
-    /// The connection, once it stands.
-    pub(super) session: OnceLock<Session>,
+    /// The connection, while one stands.
+    session: Mutex<Option<Session>>,
     finished: AtomicBool,
 }
 
@@ -48,9 +48,18 @@ impl Shared {
             media: Notify::new(),
             changed: Notify::new(),
             bells: Mutex::default(),
-            session: OnceLock::new(),
+            session: Mutex::default(),
             finished: AtomicBool::new(false),
         }
+    }
+
+    /// The connection, while one stands.
+    pub(super) fn session(&self) -> Option<Session> {
+        lock(&self.session).clone()
+    }
+
+    pub(super) fn set_session(&self, session: Option<Session>) {
+        *lock(&self.session) = session;
     }
 
     /// Does something with the call and wakes everyone whom it concerns.

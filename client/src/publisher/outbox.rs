@@ -167,6 +167,10 @@ impl Outbox {
         self.rest.clear();
         self.rest_bytes = 0;
         self.wanted.clear();
+        // Should it be opened again, then as at first: with a keyframe.
+        for track in &mut self.tracks {
+            track.layers.iter_mut().for_each(|layer| layer.broken = track.kind == TrackKind::Video);
+        }
     }
 
     /// Sends nothing of `track` while `muted`. A video track goes on with a keyframe afterwards.

@@ -155,6 +155,11 @@ impl Mirror {
         Ok(change)
     }
 
+    /// The connection is gone: a snapshot of which not all pages came will not be completed.
+    pub fn interrupt(&mut self) {
+        self.pages = None;
+    }
+
     /// The room's epoch and position; `None` before the first snapshot is complete.
     pub fn place(&self) -> Option<(u64, u64)> {
         self.place

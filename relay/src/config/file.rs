@@ -103,6 +103,7 @@ struct Tokens {
 #[serde(deny_unknown_fields)]
 struct Connections {
     idle_timeout_ms: Option<u64>,
+    session_grace_ms: Option<u64>,
     keep_alive_ms: Option<u64>,
     frames_in_flight_max: Option<u32>,
     qlog: Option<PathBuf>,
@@ -177,6 +178,8 @@ impl File {
 
         set(&mut bounds.token_notice, tokens.notice_ms.map(Duration::from_millis));
         set(&mut bounds.token_grace, tokens.grace_ms.map(Duration::from_millis));
+
+        set(&mut bounds.session_grace, connections.session_grace_ms.map(Duration::from_millis));
 
         let quic = &mut config.quic;
         set(&mut quic.idle_timeout, connections.idle_timeout_ms.map(Duration::from_millis));

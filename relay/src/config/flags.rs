@@ -100,6 +100,9 @@ pub struct Flags {
     /// A connection on which nothing was heard for this long is gone.
     #[arg(long, env = "PARLOR_IDLE_TIMEOUT_MS", global = true, value_name = "MS")]
     idle_timeout_ms: Option<u64>,
+    /// A session whose connection is gone is kept this long for its client to come back.
+    #[arg(long, env = "PARLOR_SESSION_GRACE_MS", global = true, value_name = "MS")]
+    session_grace_ms: Option<u64>,
     /// How often a silent connection is kept alive.
     #[arg(long, env = "PARLOR_KEEP_ALIVE_MS", global = true, value_name = "MS")]
     keep_alive_ms: Option<u64>,
@@ -172,6 +175,7 @@ impl Flags {
         set(&mut limits.users_per_room_max, self.users_per_room_max);
         set(&mut limits.publish_max, self.publish_max);
         set(&mut limits.play_max, self.play_max);
+        set(&mut limits.session_grace, self.session_grace_ms.map(Duration::from_millis));
         set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
         set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
@@ -263,7 +267,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 22, "the whole file was looked at");
+        assert_eq!(seen, 23, "the whole file was looked at");
     }
 
     #[test]

@@ -12,16 +12,25 @@ use crate::lobby::SharedRoom;
 use crate::lock;
 use crate::room::events::After;
 
-/// Sends the room until it ends, the connection ends, or the task is aborted because the user left.
-pub(super) async fn send(connection: Arc<Connection>, room: SharedRoom, changed: watch::Receiver<()>) {
-    if let Err(ended) = follow(&connection.session, &room, changed).await {
+/// Sends the room, from a position that the member knows or all of it, until it ends, the connection ends, or the task is aborted because the user left.
+pub(super) async fn send(
+    connection: Arc<Connection>,
+    room: SharedRoom,
+    from: Option<u64>,
+    changed: watch::Receiver<()>,
+) {
+    if let Err(ended) = follow(&connection.session, &room, from, changed).await {
         connection.give_up(&ended);
     }
 }
 
-async fn follow(session: &Session, room: &SharedRoom, mut changed: watch::Receiver<()>) -> Result<(), Ended> {
+async fn follow(
+    session: &Session,
+    room: &SharedRoom,
+    mut position: Option<u64>,
+    mut changed: watch::Receiver<()>,
+) -> Result<(), Ended> {
     let mut sender = session.open_messages(StreamKind::Events).await?;
-    let mut position = None;
     loop {
         let Some((messages, reached)) = next(room, position) else {
             if changed.changed().await.is_err() {

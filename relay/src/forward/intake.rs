@@ -118,6 +118,13 @@ impl Intake {
         deeds
     }
 
+    /// The publisher's hop begins anew: what was waited for will not come, and sequences count from 0.
+    pub(super) fn restart(&mut self) -> Vec<Deed> {
+        let open = std::mem::take(&mut self.open);
+        *self = Intake { lost: true, ..Intake::new(self.single_layer) };
+        open.into_values().map(|index| Deed::Lose { index }).collect()
+    }
+
     /// What is in order of what is held, or has to go because too much is held.
     fn release(&mut self) -> Vec<Deed> {
         let mut deeds = Vec::new();

@@ -92,6 +92,14 @@ impl Publication {
         self.change(now, track, |intake| intake.give_up(sequences))
     }
 
+    /// Its frames come on another connection from now on; those under way on the one before are lost.
+    pub fn restart(&self, now: Timestamp) {
+        for track in 0..self.info.tracks.len() as u8 {
+            // Losing frames refuses nothing.
+            _ = self.change(now, track, Intake::restart);
+        }
+    }
+
     /// Does what the intake of `track` says, and wakes whom it concerns.
     fn change(
         &self,

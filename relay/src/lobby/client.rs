@@ -7,6 +7,7 @@ use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::TrackWish;
 
+use super::resume::{Attempt, Parked};
 use super::tokens::Held;
 use crate::limits::{REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX};
 use crate::room::index::RoomKey;
@@ -21,6 +22,10 @@ pub(super) struct Client {
     pub(super) plays: BTreeMap<u32, PlayRequest>,
     /// What it may do, from joining to leaving.
     pub(super) token: Option<Held>,
+    /// Until when it is kept without a connection.
+    pub(super) parked: Option<Parked>,
+    /// Which attempt to resume it succeeded last.
+    pub(super) resumed_by: Option<Attempt>,
 }
 
 /// How far it has come. One connection has one room: after leaving it, nothing more is joined.
@@ -46,6 +51,8 @@ impl Client {
             lanes: BTreeSet::new(),
             plays: BTreeMap::new(),
             token: None,
+            parked: None,
+            resumed_by: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod notice;
+mod resume;
 mod tokens;
 mod verdict;
 
@@ -22,6 +23,7 @@ use parlor_transport::wire::control::*;
 use parlor_transport::wire::hop::LANE_MAX;
 
 use crate::auth::App;
+use crate::auth::resume::ResumeKey;
 use crate::forward::publication::Publication;
 use crate::limits::{AGENT_BYTES_MAX, Limits};
 use crate::lock;
@@ -43,6 +45,11 @@ pub struct Lobby {
     pending: BTreeMap<Ticket, Pending>,
     /// When tokens have to be looked at; one entry at most for each client.
     deadlines: BTreeSet<(Timestamp, SessionId)>,
+    /// Sessions kept without a connection, and until when.
+    parked: BTreeSet<(Timestamp, SessionId)>,
+    /// Kept sessions that others ended, the newest last, and what their clients are to be told.
+    farewells: VecDeque<(SessionId, Refusal)>,
+    resume_key: ResumeKey,
     outputs: VecDeque<Output>,
     sessions: u64,
     tickets: u64,
@@ -80,7 +87,12 @@ enum Asked {
 
 impl Lobby {
     /// A lobby for `apps`, without anyone in it.
-    pub fn new(apps: impl IntoIterator<Item = App>, limits: Limits, index: Box<dyn Index + Send>) -> Self {
+    pub fn new(
+        apps: impl IntoIterator<Item = App>,
+        limits: Limits,
+        index: Box<dyn Index + Send>,
+        resume_key: ResumeKey,
+    ) -> Self {
         let mut lobby = Lobby {
             apps: BTreeMap::new(),
             limits,
@@ -89,6 +101,9 @@ impl Lobby {
             rooms: BTreeMap::new(),
             pending: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            farewells: VecDeque::new(),
+            resume_key,
             outputs: VecDeque::new(),
             sessions: 0,
             tickets: 0,
@@ -118,8 +133,11 @@ impl Lobby {
         Ok(session)
     }
 
-    /// A connection ended: the user leaves for `reason`.
+    /// A connection ended for `reason`: the user leaves, or is kept for a while if the connection was lost.
     pub fn disconnect(&mut self, now: Timestamp, session: SessionId, reason: Departure) {
+        if self.park(now, session, reason) {
+            return;
+        }
         self.drop_plays(session);
         self.release_token(session);
         let Some(client) = self.clients.remove(&session) else { return };
@@ -165,6 +183,7 @@ impl Lobby {
             ClientMessage::Play(play) => self.play(session, play),
             ClientMessage::UpdatePlay(update) => self.update_play(session, update),
             ClientMessage::StopPlay(stop) => self.stop_play(session, &stop),
+            ClientMessage::Resume(resume) => self.resume(now, session, &resume),
             ClientMessage::RenewToken(renew) => self.renew_token(now, date, session, renew),
             ClientMessage::RequestKeyframe(RequestKeyframe { lane, track }) => {
                 // A play that has just ended needs none: its client could not know.

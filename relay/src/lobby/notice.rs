@@ -15,6 +15,13 @@ use crate::room::index::RoomKey;
 pub enum Output {
     /// For one connection, in the order of its notices.
     Notice(SessionId, Notice),
+    /// The session goes on with this connection, which had one of its own until now; the one before is to be closed.
+    Resumed {
+        /// The session.
+        session: SessionId,
+        /// The connection, by the session that it had.
+        connection: SessionId,
+    },
     /// The room has new events.
     RoomChanged(RoomKey),
     /// The last user left the room.
@@ -26,8 +33,13 @@ pub enum Output {
 pub enum Notice {
     /// Send this answer.
     Send(RelayMessage),
-    /// Begin to send the room's snapshot and events.
-    Entered(SharedRoom),
+    /// Begin to send the room's events after a position, or its snapshot and what follows.
+    Entered {
+        /// The room.
+        room: SharedRoom,
+        /// Up to where the client knows its events.
+        from: Option<u64>,
+    },
     /// Send no more events.
     Left,
     /// Expect frames of this publication.

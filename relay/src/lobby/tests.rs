@@ -17,7 +17,11 @@ const NOW: Timestamp = Timestamp::ZERO;
 const DATE: UnixTime = UnixTime::from_secs(1_000_000);
 
 fn lobby_with(limits: Limits) -> Lobby {
-    Lobby::new([App::open(AppId::dev())], limits.clone(), Box::new(MemoryIndex::new(limits, 1)))
+    Lobby::new([App::open(AppId::dev())], limits.clone(), Box::new(MemoryIndex::new(limits, 1)), key())
+}
+
+fn key() -> ResumeKey {
+    ResumeKey::from_bytes(&[3; 32])
 }
 
 fn lobby() -> Lobby {
@@ -95,7 +99,7 @@ fn outputs(lobby: &mut Lobby) -> Vec<String> {
                 }
                 other => format!("{other:?}"),
             },
-            Notice::Entered(_) => "events on".to_owned(),
+            Notice::Entered { .. } => "events on".to_owned(),
             Notice::PublishStarted { lane, .. } => format!("in {lane} on"),
             Notice::PublishEnded { lane } => format!("in {lane} off"),
             Notice::PlayStarted { lane, .. } => format!("out {lane} on"),

@@ -7,7 +7,7 @@ use parlor_transport::units::{Timestamp, UnixTime};
 use parlor_transport::wire::control::{Departure, Done, RelayMessage, RenewToken, TokenExpiring};
 
 use super::client::Phase;
-use super::{Lobby, Notice, not_joined};
+use super::{Lobby, not_joined};
 use crate::auth::{App, Grants};
 use crate::limits::{TOKEN_CHECK_COST, TOKEN_NOTICE_WAIT_MIN, TOKEN_RECHECK_INTERVAL};
 use crate::room::index::{Action, RoomKey};
@@ -29,7 +29,7 @@ impl Lobby {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(due, _)| *due)
+        self.deadlines.first().map(|(due, _)| *due).into_iter().chain(self.park_ends()).min()
     }
 
     /// Time has passed; the date is `date`.
@@ -38,6 +38,7 @@ impl Lobby {
             self.deadlines.remove(&(due, session));
             self.look_at_token(now, date, session);
         }
+        self.end_parked(now);
         self.settle();
     }
 
@@ -160,9 +161,9 @@ impl Lobby {
     }
 
     /// A user whose token had expired has left.
-    pub(super) fn send_away(&mut self, session: SessionId) {
+    pub(super) fn token_expired() -> Refusal {
         let text =
             "the token expired and was not renewed; get a new one from the app's server and join again";
-        self.notify(session, Notice::Close(Refusal::new(Code::TokenExpired, text)));
+        Refusal::new(Code::TokenExpired, text)
     }
 }

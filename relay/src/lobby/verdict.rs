@@ -96,10 +96,12 @@ impl Lobby {
         let joined = {
             let room = lock(&room);
             let (epoch, position) = (room.epoch(), room.position());
-            Joined { request: pending.request, epoch, position, users: room.roster().len() as u32 }
+            let users = room.roster().len() as u32;
+            let secret = self.resume_key.secret_of(session);
+            Joined { request: pending.request, epoch, position, users, secret }
         };
         self.send(session, RelayMessage::Joined(joined));
-        self.notify(session, Notice::Entered(room));
+        self.notify(session, Notice::Entered { room, from: None });
         lanes.into_iter().for_each(|lane| self.begin_play(session, lane));
     }
 
@@ -111,11 +113,15 @@ impl Lobby {
         if let Some(client) = self.clients.get_mut(&session) {
             client.phase = Phase::Left { room: key.clone(), user: user.clone() };
             self.notify(session, Notice::Left);
-            match reason {
-                Departure::RepeatedLogin => self.notify(session, Notice::Close(repeated_login(&user))),
-                Departure::TokenExpired => self.send_away(session),
-                _ => {}
+            let farewell = match reason {
+                Departure::RepeatedLogin => Some(repeated_login(&user)),
+                Departure::TokenExpired => Some(Self::token_expired()),
+                _ => None,
+            };
+            if let Some(refusal) = &farewell {
+                self.notify(session, Notice::Close(refusal.clone()));
             }
+            self.end_kept(session, farewell);
         }
         self.done(ticket, session, Asked::Leave);
         let ended = self.rooms.get(key).is_some_and(|live| lock(&live.room).roster().is_empty());

@@ -43,7 +43,10 @@ struct State {
     lobby: Lobby,
     /// What [`Hub::poll_timeout`] said last.
     told: Option<Timestamp>,
+    /// By the session that a connection serves.
     routes: BTreeMap<SessionId, Route>,
+    /// The sessions that connections resumed, by the session that they began with.
+    resumed: BTreeMap<SessionId, SessionId>,
     /// Tells the members of a room that it has new events.
     rooms: BTreeMap<RoomKey, watch::Sender<()>>,
 }
@@ -51,6 +54,8 @@ struct State {
 struct Route {
     mail: mpsc::Sender<Mail>,
     session: Session,
+    /// The session that the connection began with: its name here.
+    connection: SessionId,
 }
 
 /// What a connection finds in its box, in order.
@@ -58,7 +63,7 @@ pub(crate) enum Mail {
     /// From the lobby.
     Notice(Notice),
     /// [`Notice::Entered`], with the signal of new events.
-    Entered(SharedRoom, watch::Receiver<()>),
+    Entered { room: SharedRoom, from: Option<u64>, changed: watch::Receiver<()> },
 }
 
 #[derive(Default)]
@@ -87,7 +92,13 @@ pub struct Counters {
 
 impl Hub {
     pub(crate) fn new(clock: Clock, calendar: Calendar, lobby: Lobby) -> Self {
-        let state = State { lobby, told: None, routes: BTreeMap::new(), rooms: BTreeMap::new() };
+        let state = State {
+            lobby,
+            told: None,
+            routes: BTreeMap::new(),
+            resumed: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+        };
         Hub { clock, calendar, sooner: Notify::new(), state: Mutex::new(state), counts: Counts::default() }
     }
 
@@ -107,7 +118,7 @@ impl Hub {
         let mut state = lock(&self.state);
         let id = state.lobby.connect(self.clock.now())?;
         let (mail, inbox) = mpsc::channel(NOTICES_MAX);
-        state.routes.insert(id, Route { mail: mail.clone(), session });
+        state.routes.insert(id, Route { mail: mail.clone(), session, connection: id });
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         Ok((id, mail, inbox))
     }
@@ -115,16 +126,29 @@ impl Hub {
     /// A connection ended.
     pub(crate) fn disconnect(&self, id: SessionId, reason: Departure) {
         let mut state = lock(&self.state);
-        state.routes.remove(&id);
-        state.lobby.disconnect(self.clock.now(), id, reason);
-        state.deliver();
+        let session = state.session_of(id);
+        state.resumed.remove(&id);
+        // It may go on with another connection already.
+        if state.routes.get(&session).is_some_and(|route| route.connection == id) {
+            state.routes.remove(&session);
+            state.lobby.disconnect(self.clock.now(), session, reason);
+            state.deliver();
+        }
+        self.tell_due(&state);
     }
 
     /// A client asked for something.
     pub(crate) fn handle(&self, id: SessionId, message: ClientMessage) {
         let mut state = lock(&self.state);
-        state.lobby.handle(self.clock.now(), self.date(), id, message);
-        state.deliver();
+        let session = state.session_of(id);
+        if state.routes.get(&session).is_some_and(|route| route.connection == id) {
+            state.lobby.handle(self.clock.now(), self.date(), session, message);
+            state.deliver();
+        }
+        self.tell_due(&state);
+    }
+
+    fn tell_due(&self, state: &State) {
         let due = state.lobby.poll_timeout();
         if due.is_some_and(|due| state.told.is_none_or(|told| due < told)) {
             self.sooner.notify_one();
@@ -168,12 +192,14 @@ impl Hub {
     }
 
     pub(crate) fn is_joined(&self, id: SessionId) -> bool {
-        lock(&self.state).lobby.is_joined(id)
+        let state = lock(&self.state);
+        state.lobby.is_joined(state.session_of(id))
     }
 
     /// Room and user of a connection, for the log.
     pub(crate) fn place(&self, id: SessionId) -> (String, String) {
-        lock(&self.state).lobby.place(id)
+        let state = lock(&self.state);
+        state.lobby.place(state.session_of(id))
     }
 
     pub(crate) fn room(&self, key: &RoomKey) -> Option<SharedRoom> {
@@ -204,6 +230,20 @@ pub(crate) fn system_date() -> UnixTime {
 }
 
 impl State {
+    /// The session that a connection serves now.
+    fn session_of(&self, connection: SessionId) -> SessionId {
+        self.resumed.get(&connection).copied().unwrap_or(connection)
+    }
+
+    /// A session goes on with another connection.
+    fn move_route(&mut self, session: SessionId, connection: SessionId) {
+        let Some(route) = self.routes.remove(&connection) else { return };
+        self.resumed.insert(connection, session);
+        if let Some(before) = self.routes.insert(session, route) {
+            before.session.close(Code::ConnectionLost, "the session goes on with another connection");
+        }
+    }
+
     /// Hands out what the lobby has to say. A connection whose box is full is given up: it does not read.
     fn deliver(&mut self) {
         while let Some(output) = self.lobby.poll_output() {
@@ -214,12 +254,13 @@ impl State {
                     }
                 }
                 Output::RoomEnded(key) => _ = self.rooms.remove(&key),
+                Output::Resumed { session, connection } => self.move_route(session, connection),
                 Output::Notice(id, notice) => {
                     let mail = match notice {
-                        Notice::Entered(room) => {
+                        Notice::Entered { room, from } => {
                             let key = lock(&room).key().clone();
                             let signal = self.rooms.entry(key).or_insert_with(|| watch::Sender::new(()));
-                            Mail::Entered(room, signal.subscribe())
+                            Mail::Entered { room, from, changed: signal.subscribe() }
                         }
                         notice => Mail::Notice(notice),
                     };

@@ -19,6 +19,7 @@ use parlor_transport::wire::control::{StreamInfo, UserInfo};
 use tokio::task::JoinSet;
 
 use crate::auth::App;
+use crate::auth::resume::ResumeKey;
 use crate::config::{Config, ConfigError, Tls};
 use crate::connection;
 use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
@@ -120,8 +121,10 @@ impl Relay {
         };
         let clock = binding.clock().clone();
         let endpoint = Endpoint::server(binding, &identity, config.quic.clone())?;
+        let resume_key = ResumeKey::generate()
+            .ok_or_else(|| io::Error::other("the operating system gives no random numbers"))?;
         let index = MemoryIndex::new(config.limits.clone(), epoch_first);
-        let lobby = Lobby::new(config.apps.clone(), config.limits.clone(), Box::new(index));
+        let lobby = Lobby::new(config.apps.clone(), config.limits.clone(), Box::new(index), resume_key);
         Ok(Relay {
             local: endpoint.local_addr()?,
             fingerprint: pinned.then(|| identity.fingerprint()),

@@ -91,6 +91,13 @@ impl Check for SnapshotPage {
     }
 }
 
+impl Check for Resumed {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("number of publications", self.publications.len(), ENTRIES_MAX)?;
+        at_most("number of plays", self.plays.len(), ENTRIES_MAX)
+    }
+}
+
 macro_rules! nothing_to_check {
     ($($name:ident)*) => { $(impl Check for $name {})* };
 }
@@ -98,6 +105,6 @@ macro_rules! nothing_to_check {
 nothing_to_check! {
     Leave Unpublish StopPlay RequestKeyframe ProbeClock
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
-    TokenExpiring
+    TokenExpiring Resume
     UserJoined UserLeft StreamRemoved EventStamp
 }

@@ -152,6 +152,7 @@ messages!(ClientMessage {
     RequestKeyframe(RequestKeyframe) = 0x09,
     ProbeClock(ProbeClock) = 0x0a,
     RenewToken(RenewToken) = 0x0b,
+    Resume(Resume) = 0x0c,
 });
 
 messages!(RelayMessage {
@@ -167,6 +168,7 @@ messages!(RelayMessage {
     ClockReply(ClockReply) = 0x2a,
     Closing(Closing) = 0x2b,
     TokenExpiring(TokenExpiring) = 0x2c,
+    Resumed(Resumed) = 0x2d,
 });
 
 const PAGE: u64 = 0x40;

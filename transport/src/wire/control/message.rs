@@ -164,6 +164,8 @@ pub enum ClientMessage {
     ProbeClock(ProbeClock),
     /// Go on with another token.
     RenewToken(RenewToken),
+    /// Go on with a session whose connection is gone, instead of [`Join`].
+    Resume(Resume),
 }
 
 /// Relay to client, answers and notices.
@@ -193,6 +195,8 @@ pub enum RelayMessage {
     Closing(Closing),
     /// The token ends soon.
     TokenExpiring(TokenExpiring),
+    /// The answer to [`Resume`]; room events go on where the client was, or with a snapshot.
+    Resumed(Resumed),
 }
 
 /// Relay to client, on the events stream.
@@ -330,6 +334,31 @@ pub struct ProbeClock {
     pub sent: Timestamp,
 }
 
+/// See [`ClientMessage::Resume`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Resume {
+    /// Names this request in its answer.
+    pub request: u32,
+    /// The session, as [`Welcome`] named it.
+    pub session: SessionId,
+    /// Its secret, as [`Joined`] gave it.
+    pub secret: ResumeSecret,
+    /// Of several connections with one attempt the first counts, as with [`Join::login`].
+    pub attempt: LoginId,
+    /// Epoch and position up to which the client knows the room's events.
+    pub known: Option<(u64, u64)>,
+}
+
+/// Proves that a client had a session. Whoever has it can take the session over, so it is never logged.
+#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ResumeSecret(pub [u8; 16]);
+
+impl std::fmt::Debug for ResumeSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ResumeSecret(…)")
+    }
+}
+
 /// See [`ClientMessage::RenewToken`].
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct RenewToken {
@@ -367,6 +396,19 @@ pub struct Joined {
     pub position: u64,
     /// Users in the room, this one included.
     pub users: u32,
+    /// What a later connection shows to go on with this session.
+    pub secret: ResumeSecret,
+}
+
+/// See [`RelayMessage::Resumed`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Resumed {
+    /// The request.
+    pub request: u32,
+    /// What the session publishes, as lane and alias: these go on, and nothing else of the client's is known.
+    pub publications: Vec<(u32, StreamAlias)>,
+    /// The lanes of what it plays or waits to play.
+    pub plays: Vec<u32>,
 }
 
 /// See [`RelayMessage::Done`].
