@@ -275,15 +275,10 @@ impl Call {
                     return Err(violation("a join that was not asked for"));
                 }
                 self.credentials = Some(Credentials { session: self.greeted, secret: joined.secret });
-                if self.recovery.is_some() {
-                    self.handle_rejoined(now);
-                    return Ok(());
+                match self.recovery {
+                    Some(_) => self.handle_rejoined(now),
+                    None => self.handle_joined(now),
                 }
-                self.joined_after = Some(now.saturating_since(self.started));
-                if self.leaving.is_none() {
-                    self.deadline = None;
-                }
-                self.set_status(RoomStatus::new(RoomReason::Joined));
             }
             RelayMessage::Resumed(resumed) => self.handle_resumed(now, &resumed)?,
             RelayMessage::Done(done) => {
@@ -303,6 +298,14 @@ impl Call {
             RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
         }
         Ok(())
+    }
+
+    fn handle_joined(&mut self, now: Timestamp) {
+        self.joined_after = Some(now.saturating_since(self.started));
+        if self.leaving.is_none() {
+            self.deadline = None;
+        }
+        self.set_status(RoomStatus::new(RoomReason::Joined));
     }
 
     fn handle_refused(&mut self, request: u32, refusal: Refusal) {

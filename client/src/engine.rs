@@ -130,7 +130,11 @@ impl Engine {
         }
         rooms.joined.retain(|room| room.strong_count() > 0);
         rooms.joined.push(Arc::downgrade(&shared));
-        shared.runtime.spawn(Box::pin(driver::drive(Arc::clone(&shared), self.endpoint.clone())));
+        shared.runtime.spawn(Box::pin(driver::drive(
+            Arc::clone(&shared),
+            self.endpoint.clone(),
+            self.config.path_timeout,
+        )));
         Ok(Room::new(shared))
     }
 

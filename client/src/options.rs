@@ -82,6 +82,9 @@ pub struct EngineConfig {
     pub local: Option<SocketAddr>,
     /// How long a join may take before it fails. Default 10 s.
     pub join_timeout: Duration,
+    /// A joined room whose connection was silent for so long tries another one. The relay sends something every
+    /// second. Default 3 s.
+    pub path_timeout: Duration,
     /// For how long a room whose connection was lost tries to come back by itself; zero: not at all. Default 20 min.
     pub reconnect_timeout: Duration,
     /// How long a leave waits for the relay's answer. Default 2 s.
@@ -103,6 +106,7 @@ impl Default for EngineConfig {
             local: None,
             join_timeout: Duration::from_secs(10),
             leave_timeout: Duration::from_secs(2),
+            path_timeout: Duration::from_secs(3),
             reconnect_timeout: Duration::from_secs(20 * 60),
             qlog: None,
             key_log: false,

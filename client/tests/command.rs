@@ -90,7 +90,7 @@ fn two_people_call_a_third_records_and_everybody_hears_how_it_ended() {
     ann.until(|line| line == "bob left (Left); 1 in the room");
 
     // Somebody takes ann's place.
-    let mut again = Running::start(join(&here, "ann", &[]));
+    let mut again = Running::start(join(&here, "ann", &["--reconnect", "0"]));
     again.until(|line| line == "joined standup as ann");
     let (status, _, error) = ann.end();
     assert_eq!(status.code(), Some(1), "{error}");

@@ -107,7 +107,11 @@ impl World {
         let identity = Identity::ephemeral().unwrap();
         let relay = Endpoint::server(host.binding(PORT).unwrap(), &identity, Options::default()).unwrap();
         let address = format!("parlor://{}:{PORT}/r#sha256={}", host.ip(), identity.fingerprint());
-        let engine = Engine::with_network(EngineConfig::default(), client.binding(0).unwrap()).unwrap();
+        let engine = Engine::with_network(
+            EngineConfig { reconnect_timeout: Duration::ZERO, ..EngineConfig::default() },
+            client.binding(0).unwrap(),
+        )
+        .unwrap();
         World { sim, address, relay, engine }
     }
 

@@ -48,7 +48,7 @@ impl Default for Limits {
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
             keyframe_interval_min: Duration::from_millis(500),
-            session_grace: Duration::from_secs(7),
+            session_grace: Duration::from_secs(4),
             token_notice: Duration::from_secs(30),
             token_grace: Duration::from_secs(10),
         }

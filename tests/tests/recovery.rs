@@ -278,7 +278,7 @@ fn a_call_that_is_not_to_come_back_ends() {
         let engine = Engine::with_network(config, ann.host.binding(0).unwrap()).unwrap();
         let room = engine.join(JoinOptions::new(world.address.to_string(), "eve")).unwrap();
         room.joined().await.unwrap();
-        outage(&ann.host, sim.clock(), Duration::from_secs(5)).await;
+        outage(&ann.host, sim.clock(), Duration::from_secs(9)).await;
         assert_eq!(room.status().reason, RoomReason::ConnectionLost);
     });
 }

@@ -62,23 +62,25 @@ impl Call {
             self.handle_end(error);
             return None;
         }
-        let recovery = self.recovery.get_or_insert_with(|| Recovery {
-            since: now,
-            tries: 0,
-            joining: false,
-            held: Vec::new(),
-        });
+        // Before the first answer there is no session to resume; the join has its own deadline.
+        let joining = self.status.reason == RoomReason::Joining;
+        let recovery =
+            self.recovery.get_or_insert_with(|| Recovery { since: now, tries: 0, joining, held: Vec::new() });
         recovery.tries += 1;
         let (since, tries) = (recovery.since, recovery.tries);
-        self.deadline = Some(since + self.timeouts.reconnect);
+        if !joining {
+            self.deadline = Some(since + self.timeouts.reconnect);
+        }
         self.begin_again(error);
         Some(self.wait(tries))
     }
 
     /// Whether the call goes on without its connection after an end with this code.
-    pub(super) fn comes_back_from(&self, code: Code) -> bool {
-        let was_joined = self.is_joined() || self.recovery.is_some();
-        was_joined && code.is_retryable() && !self.timeouts.reconnect.is_zero() && self.leaving.is_none()
+    pub fn comes_back_from(&self, code: Code) -> bool {
+        // A connection that stood and fell silent before the join was answered is no reason to give the join up.
+        let is_joining = self.phase != Phase::Connecting && code == Code::HeartbeatTimeout;
+        let is_on_its_way = self.is_joined() || self.recovery.is_some() || is_joining;
+        is_on_its_way && code.is_retryable() && !self.timeouts.reconnect.is_zero() && self.leaving.is_none()
     }
 
     /// The first flight of another connection.
@@ -100,7 +102,7 @@ impl Call {
             }
             None => self.join_again(),
         }
-        if self.status.reason != RoomReason::Reconnecting {
+        if self.is_joined() {
             self.set_status(RoomStatus::failed(RoomReason::Reconnecting, error));
         }
     }
@@ -160,6 +162,11 @@ impl Call {
     /// The room was joined anew, if it had to be.
     pub(super) fn handle_rejoined(&mut self, now: Timestamp) {
         if let Some(recovery) = self.recovery.take() {
+            if self.status.reason == RoomReason::Joining {
+                self.publish_again(&[]);
+                self.play_again(&[]);
+                return self.handle_joined(now);
+            }
             self.recovery_stats.rejoined += 1;
             self.have_again(now, &recovery, &[], &[]);
         }

@@ -175,6 +175,9 @@ pub(crate) struct Common {
     /// The token itself; other users of this machine can see it here, but not in the variable
     #[arg(long, env = "PARLOR_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<Hidden>,
+    /// For how long to try to come back when the connection is lost, s; 0: not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    pub(crate) reconnect: u64,
     /// Write a qlog file of the connection into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) qlog: Option<PathBuf>,

@@ -84,6 +84,7 @@ fn finish(outcome: Result<(), Failure>) -> ExitCode {
 fn engine(common: &Common, scenario: Scenario) -> Result<Engine, Failure> {
     let config = EngineConfig {
         qlog: common.qlog.clone(),
+        reconnect_timeout: std::time::Duration::from_secs(common.reconnect),
         // The variable itself says where to; without it nothing is written.
         key_log: std::env::var_os("SSLKEYLOGFILE").is_some(),
         agent: concat!("parlor/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -4,11 +4,12 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
-    Arrival, Endpoint, Inbound, MediaSender, MessageReceiver, MessageSender, Outgoing, RecvError,
+    Arrival, Endpoint, Inbound, MediaSender, MessageReceiver, MessageSender, Outgoing, RecvError, Session,
 };
 use parlor_transport::wire::control::{RelayMessage, RoomMessage};
 use tokio::sync::oneshot;
@@ -16,8 +17,11 @@ use tokio::sync::oneshot;
 use super::race::{self, Chosen, Pace};
 use super::shared::Shared;
 
+/// How often a connection is looked at for whether anything came.
+const PATH_CHECK: Duration = Duration::from_millis(250);
+
 /// Runs a call from its start to its end.
-pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint) {
+pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint, path_timeout: Duration) {
     let mut pace = Pace::JOIN;
     loop {
         let connected = tokio::select! {
@@ -32,7 +36,11 @@ pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint) {
             Ok(chosen) => {
                 let session = chosen.session.clone();
                 shared.set_session(Some(session.clone()));
-                let end = run(&shared, chosen).await;
+                let end = tokio::select! {
+                    biased;
+                    end = run(&shared, chosen) => end,
+                    end = watch_path(&shared, &session, path_timeout) => end,
+                };
                 shared.set_session(None);
                 let (code, text) = match &end {
                     // The relay need not hear what it said itself.
@@ -94,6 +102,24 @@ async fn keep_time(shared: &Shared) {
         timer.reset(shared.look(|_, call| call.poll_timeout()));
         timer.expired().await;
         shared.act(|now, call| call.handle_timeout(now));
+    }
+}
+
+/// Returns when nothing was heard for so long, of a room that is joined and may come back on another connection.
+async fn watch_path(shared: &Shared, session: &Session, timeout: Duration) -> End {
+    let mut timer = shared.clock.timer();
+    let (mut heard, mut count) = (shared.clock.now(), 0);
+    loop {
+        let now = shared.clock.now();
+        let received = session.datagrams_received();
+        if received != count {
+            (heard, count) = (now, received);
+        }
+        if now >= heard + timeout && shared.look(|_, call| call.comes_back_from(Code::HeartbeatTimeout)) {
+            return End::Lost(Refusal::from(Code::HeartbeatTimeout));
+        }
+        timer.reset(Some(now + PATH_CHECK));
+        timer.expired().await;
     }
 }
 

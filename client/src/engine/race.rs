@@ -183,7 +183,7 @@ pub(super) async fn run(shared: &Shared, endpoint: &Endpoint, pace: Pace) -> Res
                 Attempt::Failed(why) => {
                     // Where most packets are lost, or all for a while, the next one may get through.
                     match why.code {
-                        Code::ConnectTimeout => starts.end_unheard(number, place),
+                        Code::ConnectTimeout | Code::HeartbeatTimeout => starts.end_unheard(number, place),
                         _ => starts.end_failed(number, place),
                     }
                     if starts.is_hopeless() {

@@ -99,7 +99,7 @@ pub(crate) async fn run(hub: Arc<Hub>, session: Session) {
     connection.plays.clear();
     let (room, user) = hub.place(id);
     tracing::info!(session = id.0, %remote, room, user, %ended, by_peer = ended.by_peer, "connection ended");
-    hub.disconnect(id, departure(&ended));
+    hub.disconnect(id, departure(&ended), was_lost(&ended));
 }
 
 /// Takes what comes in until the connection ends.
@@ -164,6 +164,13 @@ async fn receive(
             Arrival::AppMessages(_) => {}
         }
     }
+}
+
+/// Whether neither side wanted the end, so that the client may come back. What a client closes with a code that may
+/// pass, it gave up for lost.
+fn was_lost(ended: &Ended) -> bool {
+    matches!(ended.code(), Code::HeartbeatTimeout | Code::ConnectionLost)
+        || ended.by_peer && ended.code().is_retryable()
 }
 
 /// What others are told of why the user is gone.

@@ -133,11 +133,15 @@ impl Lobby {
         Ok(session)
     }
 
-    /// A connection ended for `reason`: the user leaves, or is kept for a while if the connection was lost.
-    pub fn disconnect(&mut self, now: Timestamp, session: SessionId, reason: Departure) {
-        if self.park(now, session, reason) {
-            return;
+    /// A connection was lost for `reason`: who was in a room is kept for a while, others leave at once.
+    pub fn lose(&mut self, now: Timestamp, session: SessionId, reason: Departure) {
+        if !self.park(now, session, reason) {
+            self.disconnect(now, session, reason);
         }
+    }
+
+    /// A connection ended: the user leaves for `reason`.
+    pub fn disconnect(&mut self, now: Timestamp, session: SessionId, reason: Departure) {
         self.drop_plays(session);
         self.release_token(session);
         let Some(client) = self.clients.remove(&session) else { return };

@@ -21,11 +21,10 @@ pub(super) struct Parked {
 }
 
 impl Lobby {
-    /// Keeps the session of a connection that is gone for `reason`; false if it is not one to be kept.
+    /// Keeps the session of a connection that was lost; false if it was in no room.
     pub(super) fn park(&mut self, now: Timestamp, session: SessionId, reason: Departure) -> bool {
-        let is_lost = matches!(reason, Departure::HeartbeatTimeout | Departure::Disconnected);
         let Some(client) = self.clients.get_mut(&session) else { return false };
-        if !is_lost || self.limits.session_grace.is_zero() || !matches!(client.phase, Phase::Joined { .. }) {
+        if self.limits.session_grace.is_zero() || !matches!(client.phase, Phase::Joined { .. }) {
             return false;
         }
         let until = now + self.limits.session_grace;
@@ -53,16 +52,18 @@ impl Lobby {
         }
     }
 
-    /// A session that was kept has ended for another reason than that nobody came back.
-    pub(super) fn end_kept(&mut self, session: SessionId, farewell: Option<Refusal>) {
-        let Some(parked) = self.clients.get(&session).and_then(|client| client.parked) else { return };
-        self.parked.remove(&(parked.until, session));
-        self.clients.remove(&session);
+    /// Others ended a session: its client is told so when it comes back, whether it hears of it now or not.
+    pub(super) fn end_session(&mut self, session: SessionId, farewell: Option<Refusal>) {
         if let Some(refusal) = farewell {
+            self.notify(session, Notice::Close(refusal.clone()));
             self.farewells.push_back((session, refusal));
             if self.farewells.len() > FAREWELLS_MAX {
                 self.farewells.pop_front();
             }
+        }
+        if let Some(parked) = self.clients.get(&session).and_then(|client| client.parked) {
+            self.parked.remove(&(parked.until, session));
+            self.clients.remove(&session);
         }
     }
 

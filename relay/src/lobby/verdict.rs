@@ -118,10 +118,7 @@ impl Lobby {
                 Departure::TokenExpired => Some(Self::token_expired()),
                 _ => None,
             };
-            if let Some(refusal) = &farewell {
-                self.notify(session, Notice::Close(refusal.clone()));
-            }
-            self.end_kept(session, farewell);
+            self.end_session(session, farewell);
         }
         self.done(ticket, session, Asked::Leave);
         let ended = self.rooms.get(key).is_some_and(|live| lock(&live.room).roster().is_empty());

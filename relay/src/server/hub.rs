@@ -123,15 +123,18 @@ impl Hub {
         Ok((id, mail, inbox))
     }
 
-    /// A connection ended.
-    pub(crate) fn disconnect(&self, id: SessionId, reason: Departure) {
+    /// A connection ended, or was lost.
+    pub(crate) fn disconnect(&self, id: SessionId, reason: Departure, was_lost: bool) {
         let mut state = lock(&self.state);
         let session = state.session_of(id);
         state.resumed.remove(&id);
         // It may go on with another connection already.
         if state.routes.get(&session).is_some_and(|route| route.connection == id) {
             state.routes.remove(&session);
-            state.lobby.disconnect(self.clock.now(), session, reason);
+            match was_lost {
+                true => state.lobby.lose(self.clock.now(), session, reason),
+                false => state.lobby.disconnect(self.clock.now(), session, reason),
+            }
             state.deliver();
         }
         self.tell_due(&state);

@@ -44,7 +44,8 @@ const SEND_WINDOW: u64 = 4 * 1024 * 1024;
 /// What a host allows its peers and how it watches over connections.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A connection on which nothing was received for this long is gone. Default 3 s: a session outlives its connection.
+    /// A connection on which nothing was received for this long is gone. Default 6 s: where
+    /// most packets are lost, a handshake may be silent for some seconds.
     pub idle_timeout: Duration,
     /// How often a silent connection is kept alive. Default 1 s.
     pub keep_alive: Duration,
@@ -63,7 +64,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            idle_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(6),
             keep_alive: Duration::from_secs(1),
             frames_in_flight_max: 512,
             qlog: None,

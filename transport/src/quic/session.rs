@@ -109,6 +109,11 @@ impl Session {
         self.quinn.remote_address()
     }
 
+    /// UDP datagrams that came on this connection so far.
+    pub fn datagrams_received(&self) -> u64 {
+        self.quinn.stats().udp_rx.datagrams
+    }
+
     /// The clock of the endpoint.
     pub fn clock(&self) -> &Clock {
         &self.clock
