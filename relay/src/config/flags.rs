@@ -2,13 +2,14 @@
 
 use std::env;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use parlor_transport::id::AppId;
 
 use super::file::{File, FileError};
+use super::http::{AdminToken, SecretError};
 use super::{Config, ConfigError, Tls};
 use crate::auth::App;
 use crate::logging::LogFormat;
@@ -103,6 +104,24 @@ pub struct Flags {
     /// Write a qlog file for every connection into this directory.
     #[arg(long, env = "PARLOR_QLOG", global = true, value_name = "DIR")]
     qlog: Option<PathBuf>,
+    /// A user is told this long before the token expires.
+    #[arg(long, env = "PARLOR_TOKEN_NOTICE_MS", global = true, value_name = "MS")]
+    token_notice_ms: Option<u64>,
+    /// A user whose token expired and was not renewed is sent away this much later.
+    #[arg(long, env = "PARLOR_TOKEN_GRACE_MS", global = true, value_name = "MS")]
+    token_grace_ms: Option<u64>,
+    /// How long a relay that was asked to end waits for its users to go elsewhere [default: 10000].
+    #[arg(long, env = "PARLOR_DRAIN_TIMEOUT_MS", global = true, value_name = "MS")]
+    drain_timeout_ms: Option<u64>,
+    /// Address and TCP port of health, metrics and the admin API [default: 127.0.0.1:4480].
+    #[arg(long, env = "PARLOR_HTTP", global = true, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+    /// No HTTP at all.
+    #[arg(long, env = "PARLOR_NO_HTTP", global = true, conflicts_with = "http")]
+    no_http: bool,
+    /// File with the token that administrators show (or PARLOR_ADMIN_TOKEN: the token itself).
+    #[arg(long, env = "PARLOR_ADMIN_TOKEN_FILE", global = true, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
     /// How log lines look [default: text].
     #[arg(long, env = "PARLOR_LOG_FORMAT", global = true, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -117,6 +136,9 @@ pub enum SettingsError {
     /// The file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The admin token.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The whole.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -133,13 +155,21 @@ impl Flags {
             ..Config::default()
         };
         config.quic.key_log = env::var_os("SSLKEYLOGFILE").is_some();
+        let mut admin_token_file = self.admin_token_file.clone();
+        let admin_token = env::var("PARLOR_ADMIN_TOKEN").ok().filter(|_| admin_token_file.is_none());
         if let Some(path) = &self.config {
             let file = File::read(path)?;
             let apps = file.load_apps(path)?;
+            admin_token_file = admin_token_file.or_else(|| file.admin_token_file().map(Path::to_owned));
             file.apply(&mut config);
             config.apps.extend(apps);
         }
         self.apply(&mut config);
+        config.admin_token = match (admin_token, admin_token_file) {
+            (Some(token), _) => Some(AdminToken::new(&token)?),
+            (None, Some(path)) => Some(AdminToken::from_file(&path)?),
+            (None, None) => None,
+        };
         config.check()?;
         Ok(config)
     }
@@ -169,6 +199,13 @@ impl Flags {
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
         set(&mut limits.keyframe_interval_min, self.keyframe_interval_min_ms.map(Duration::from_millis));
+        set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
+        set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
+        set(&mut config.drain_timeout, self.drain_timeout_ms.map(Duration::from_millis));
+        set(&mut config.http, self.http.map(Some));
+        if self.no_http {
+            config.http = None;
+        }
         set(&mut config.quic.idle_timeout, self.idle_timeout_ms.map(Duration::from_millis));
         set(&mut config.quic.keep_alive, self.keep_alive_ms.map(Duration::from_millis));
         set(&mut config.quic.frames_in_flight_max, self.frames_in_flight_max);
@@ -224,8 +261,10 @@ mod tests {
     fn every_key_of_the_file_has_a_flag_that_does_the_same() {
         let command = Cli::command();
         let mut seen = 0;
-        let tables = ["tls", "limits", "connections", "log"];
-        let all = keys("").into_iter().filter(|key| !tables.contains(&key.as_str())).map(|key| ("", key));
+        let tables = ["tls", "limits", "tokens", "connections", "http", "log"];
+        // Apps are lists of keys: in the file alone.
+        let is_plain = |key: &String| !tables.contains(&key.as_str()) && key != "apps";
+        let all = keys("").into_iter().filter(is_plain).map(|key| ("", key));
         let all = all.chain(
             tables
                 .into_iter()
@@ -234,6 +273,10 @@ mod tests {
         for (table, key) in all {
             let flag = match (table, key.as_str()) {
                 ("tls", "directory") => "tls_directory",
+                ("tokens", "notice_ms") => "token_notice_ms",
+                ("tokens", "grace_ms") => "token_grace_ms",
+                ("http", "listen") => "http",
+                ("http", "enabled") => "no_http",
                 ("log", "format") => "log_format",
                 ("log", "filter") => "log",
                 (_, same) => same,
@@ -241,7 +284,7 @@ mod tests {
             let argument = command.get_arguments().find(|argument| argument.get_id() == flag);
             let argument = argument.unwrap_or_else(|| panic!("[{table}] {key} has no flag --{flag}"));
             seen += 1;
-            if !matches!(table, "limits" | "connections") || key == "qlog" {
+            if !matches!(table, "limits" | "tokens" | "connections") || key == "qlog" {
                 continue;
             }
             let value = "7654321";
@@ -251,7 +294,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 20, "the whole file was looked at");
+        assert_eq!(seen, 26, "the whole file was looked at");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Client {
     pub(super) plays: BTreeMap<u32, PlayRequest>,
     /// What it may do, from joining to leaving.
     pub(super) token: Option<Held>,
+    /// It may publish nothing as long as it is in the room.
+    pub(super) is_banned: bool,
 }
 
 /// How far it has come. One connection has one room: after leaving it, nothing more is joined.
@@ -46,6 +48,7 @@ impl Client {
             lanes: BTreeSet::new(),
             plays: BTreeMap::new(),
             token: None,
+            is_banned: false,
         }
     }
 }

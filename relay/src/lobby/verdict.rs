@@ -98,6 +98,7 @@ impl Lobby {
             let (epoch, position) = (room.epoch(), room.position());
             Joined { request: pending.request, epoch, position, users: room.roster().len() as u32 }
         };
+        self.tally.joins += 1;
         self.send(session, RelayMessage::Joined(joined));
         self.notify(session, Notice::Entered(room));
         lanes.into_iter().for_each(|lane| self.begin_play(session, lane));
@@ -114,7 +115,7 @@ impl Lobby {
             match reason {
                 Departure::RepeatedLogin => self.notify(session, Notice::Close(repeated_login(&user))),
                 Departure::TokenExpired => self.send_away(session),
-                _ => {}
+                _ => self.tell_removed(session, key, reason),
             }
         }
         self.done(ticket, session, Asked::Leave);

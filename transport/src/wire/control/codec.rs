@@ -12,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::check::Check;
 use super::message::*;
+use super::operate::{GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -152,6 +153,7 @@ messages!(ClientMessage {
     RequestKeyframe(RequestKeyframe) = 0x09,
     ProbeClock(ProbeClock) = 0x0a,
     RenewToken(RenewToken) = 0x0b,
+    Moderate(Moderate) = 0x10,
 });
 
 messages!(RelayMessage {
@@ -167,6 +169,7 @@ messages!(RelayMessage {
     ClockReply(ClockReply) = 0x2a,
     Closing(Closing) = 0x2b,
     TokenExpiring(TokenExpiring) = 0x2c,
+    GoAway(GoAway) = 0x30,
 });
 
 const PAGE: u64 = 0x40;
@@ -343,6 +346,18 @@ fn added<C, D: Decoder<Context = C>, T: Decode<C>>(decoder: &mut D) -> Result<Op
             found: found.into(),
         }),
         Err(error) => Err(error),
+    }
+}
+
+impl Encode for GoAway {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.address.encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for GoAway {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(GoAway { address: added(decoder)? })
     }
 }
 

@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
+use super::operate::{GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -164,6 +165,8 @@ pub enum ClientMessage {
     ProbeClock(ProbeClock),
     /// Go on with another token.
     RenewToken(RenewToken),
+    /// Do something about somebody in the room; for those whose token says so.
+    Moderate(Moderate),
 }
 
 /// Relay to client, answers and notices.
@@ -193,6 +196,8 @@ pub enum RelayMessage {
     Closing(Closing),
     /// The token ends soon.
     TokenExpiring(TokenExpiring),
+    /// The relay ends soon.
+    GoAway(GoAway),
 }
 
 /// Relay to client, on the events stream.
