@@ -10,7 +10,7 @@ use parlor_client::{
     AppId, Code, Coded, Departure, JoinOptions, ModerateError, PublishOptions, Room, RoomEvents, UserId,
 };
 use parlor_relay::{App, Config};
-use parlor_tests::world::{ROOM, World};
+use parlor_tests::world::{Person, ROOM, World};
 use parlor_transport::sim::{self, Profile, Sim};
 use parlor_transport::token::claims::Claims;
 use parlor_transport::token::keys::SigningKey;
@@ -24,15 +24,16 @@ async fn world(sim: &Sim) -> World {
     World::with_config(sim, Config { apps: vec![app], ..Config::dev() }).await
 }
 
-fn enter(world: &World, user: &str, moderate: bool) -> Room {
+/// The person has to be kept: the engine ends with them.
+fn enter(world: &World, user: &str, moderate: bool) -> (Person, Room) {
     let expires = UnixTime::from_secs(3_600);
     let claims = Claims::new(AppId::dev(), UserId::new(user).unwrap(), ROOM.parse().unwrap(), expires);
     let claims = Claims { publish: true, moderate, ..claims };
     let token = SigningKey::from_secret(SECRET).unwrap().sign(&claims).unwrap();
     let person = world.person(user, Profile::perfect().with_rtt(Duration::from_millis(50)));
     let options = JoinOptions::new(world.address.to_string(), user).token(token.as_str());
-    // The engine ends with its rooms.
-    person.engine.join(options).unwrap()
+    let room = person.engine.join(options).unwrap();
+    (person, room)
 }
 
 async fn pass(world: &World, ms: u64) {
@@ -54,8 +55,9 @@ fn gone(events: &mut RoomEvents) -> Vec<(String, Departure)> {
 fn a_moderator_removes_silences_and_kicks_and_nobody_else_does() {
     sim::run(1, async |sim| {
         let world = world(&sim).await;
-        let (ann, bob, eve) =
-            (enter(&world, "ann", true), enter(&world, "bob", false), enter(&world, "eve", false));
+        let (_ann, ann) = enter(&world, "ann", true);
+        let (_bob, bob) = enter(&world, "bob", false);
+        let (_eve, eve) = enter(&world, "eve", false);
         for room in [&ann, &bob, &eve] {
             room.joined().await.unwrap();
         }
@@ -63,6 +65,7 @@ fn a_moderator_removes_silences_and_kicks_and_nobody_else_does() {
         let camera = bob.publish(PublishOptions::new("bob-cam").video("x")).unwrap();
         camera.publishing().await.unwrap();
         pass(&world, 100).await;
+        assert_eq!(gone(&mut at_eve), []);
 
         let refused = eve.kick("bob").await.unwrap_err();
         assert_eq!(refused.code(), Code::ModerateForbidden, "{refused}");
@@ -111,7 +114,8 @@ fn a_moderator_removes_silences_and_kicks_and_nobody_else_does() {
 fn a_room_that_the_operator_closes_ends_for_everyone_for_good() {
     sim::run(2, async |sim| {
         let world = world(&sim).await;
-        let (ann, bob) = (enter(&world, "ann", false), enter(&world, "bob", false));
+        let (_ann, ann) = enter(&world, "ann", false);
+        let (_bob, bob) = enter(&world, "bob", false);
         ann.joined().await.unwrap();
         bob.joined().await.unwrap();
         let (app, room) = (AppId::dev(), ann.id());
@@ -127,6 +131,7 @@ fn a_room_that_the_operator_closes_ends_for_everyone_for_good() {
         }
         let survey = world.relay.survey();
         assert_eq!((survey.rooms, survey.connections), (0, 0));
-        enter(&world, "ann", false).joined().await.unwrap();
+        let (_again, again) = enter(&world, "again", false);
+        again.joined().await.unwrap();
     });
 }
