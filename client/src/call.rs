@@ -4,6 +4,7 @@
 //! A machine: messages, frames and the time go in; messages, frames and changes come out. Connections and
 //! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`.
 
+mod moderation;
 mod plays;
 mod publications;
 mod recovery;
@@ -28,6 +29,7 @@ use crate::room::feed::{Feed, Reader};
 use crate::room::mirror::Mirror;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
 use crate::stats::RoomStats;
+use moderation::Moderation;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
 pub use recovery::RecoveryStats;
@@ -93,6 +95,7 @@ pub struct Call {
     renewals: BTreeMap<u32, Renewal>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
+    moderations: BTreeMap<u32, Moderation>,
     /// Lanes to be opened for frames, or closed (`None`).
     lanes: BTreeMap<u32, Option<Delivery>>,
     /// Lanes with something new for whoever waits for them.
@@ -148,6 +151,7 @@ impl Call {
             plays: BTreeMap::new(),
             renewals: BTreeMap::new(),
             unread_renewals: BTreeSet::new(),
+            moderations: BTreeMap::new(),
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
             changed: false,
@@ -284,7 +288,7 @@ impl Call {
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
-                } else {
+                } else if !self.handle_moderation(done.request, Ok(())) {
                     self.handle_renewal(done.request, Ok(()));
                 }
             }
@@ -296,6 +300,7 @@ impl Call {
             RelayMessage::KeyframeWanted(wanted) => self.handle_keyframe_wanted(&wanted),
             RelayMessage::ClockReply(reply) => self.clock.handle_reply(now, &reply),
             RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
+            RelayMessage::GoAway(go_away) => self.handle_go_away(&go_away),
         }
         Ok(())
     }
@@ -320,6 +325,8 @@ impl Call {
             self.handle_publish_refused(request, refusal);
         } else if self.renewals.contains_key(&request) {
             self.handle_renewal(request, Err(refusal));
+        } else if self.moderations.contains_key(&request) {
+            self.handle_moderation(request, Err(refusal));
         } else {
             self.handle_play_refused(request, refusal);
         }
@@ -378,6 +385,7 @@ impl Call {
         self.end_publications(&error);
         self.end_plays(&error);
         self.end_renewals(&error);
+        self.end_moderations(&error);
         self.set_status(status);
     }
 

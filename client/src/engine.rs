@@ -3,6 +3,7 @@
 //! Decisions are made by [`call::Call`](crate::call::Call); here is only what needs a runtime.
 
 mod driver;
+mod moderation;
 mod player;
 mod publisher;
 mod race;

@@ -138,6 +138,34 @@ impl Coded for RenewError {
     }
 }
 
+/// Why nothing was done about somebody in the room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModerateError {
+    /// The id is not valid.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The relay does not do it: the token does not allow it, or there is no such user or stream.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for ModerateError {
+    fn code(&self) -> Code {
+        match self {
+            ModerateError::Id(error) => error.code(),
+            ModerateError::Refused(refusal) | ModerateError::Ended(refusal) => refusal.code(),
+            ModerateError::TooManyRequests => Code::TooManyRequests,
+        }
+    }
+}
+
 /// Why nothing was tried to play a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -196,6 +224,9 @@ mod tests {
             Box::new(RenewError::Refused(Refusal::from(Code::TokenExpired))),
             Box::new(RenewError::Ended(Refusal::from(Code::Closed))),
             Box::new(RenewError::TooManyRequests),
+            Box::new(ModerateError::Refused(Refusal::from(Code::ModerateForbidden))),
+            Box::new(ModerateError::Ended(Refusal::from(Code::Kicked))),
+            Box::new(ModerateError::TooManyRequests),
         ];
         for error in errors {
             let text = error.to_string();

@@ -37,7 +37,7 @@ pub mod room;
 pub mod stats;
 
 pub use engine::{Engine, Frames, Player, Publisher, Room, RoomEvents};
-pub use error::{EngineError, JoinError, PlayError, PublishError, RenewError};
+pub use error::{EngineError, JoinError, ModerateError, PlayError, PublishError, RenewError};
 pub use options::{EngineConfig, JoinOptions, PlayOptions, PublishOptions, Scenario};
 /// The media crate that [`pipeline`] is made of.
 #[cfg(feature = "codecs")]

@@ -8,6 +8,7 @@ pub mod mirror;
 
 use std::collections::BTreeMap;
 
+use parlor_transport::address::RelayAddress;
 use parlor_transport::error::Refusal;
 use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::units::Timestamp;
@@ -117,6 +118,11 @@ pub enum RoomEvent {
     TokenWillExpire {
         /// When.
         at: Timestamp,
+    },
+    /// The relay is about to end. The room goes on until then; who wants no break joins elsewhere meanwhile.
+    RelayLeaving {
+        /// Another relay, if the operator named one.
+        address: Option<RelayAddress>,
     },
     /// The reader fell behind (or the relay sent the room anew): instead of every event it gets
     /// the difference between what it last saw and what is.

@@ -9,7 +9,8 @@
 //! - [`lobby`]: requests of clients and their answers; carries out what the index decided.
 //! - [`auth`]: apps, their keys, and what a token lets its user do.
 //! - [`forward`]: frames, from a publication's cache to its players' cursors.
-//! - `connection`, [`server`]: the shells, which move bytes and keep the time. quinn is not named here at all.
+//! - [`metrics`]: what is counted, as text for Prometheus. `http`: health, metrics and administration.
+//! - `connection`, [`server`], `http`: the shells, which move bytes and keep the time. quinn is not named here at all.
 //! - [`limits`]: every bound with its reason. [`config`], [`logging`]: for the program.
 //!
 //! # What holds
@@ -22,9 +23,11 @@ pub mod auth;
 pub mod config;
 mod connection;
 pub mod forward;
+mod http;
 pub mod limits;
 pub mod lobby;
 pub mod logging;
+pub mod metrics;
 pub mod room;
 pub mod server;
 

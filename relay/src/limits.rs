@@ -100,6 +100,24 @@ pub const UNJOINED_MAX: Duration = Duration::from_secs(10);
 pub const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for connections to end in order.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+/// How long a relay that was asked to end waits for its users to go elsewhere, unless the configuration says
+/// otherwise: as long as a client probes for another path before it gives up a session.
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
+/// Users who may publish nothing for a time that a moderator or the operator set: about 300 B each.
+pub const BANS_MAX: usize = 10_000;
+/// Of those, in one room: one room's moderators cannot use up what all rooms have.
+pub const BANS_PER_ROOM_MAX: usize = 256;
+/// HTTP connections at once: a few collectors of metrics and administrators. More wait to be accepted.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// How long one HTTP connection may take, from its first byte to its last: each carries one request, and the largest
+/// answer is about 1 MB.
+pub const HTTP_EXCHANGE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of an HTTP request's head. A bearer token has at most 1 kB, three ids 0.5 kB.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an HTTP request's body: one small JSON object.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024;
+/// Entries in one answer of the admin API; longer lists take several.
+pub const ADMIN_PAGE_MAX: usize = 1000;
 /// Keys of one app, and so the most signatures that are checked for one token: the key in use, the one
 /// before and the one after for each algorithm, and two to spare. A check takes 5 to 100 µs.
 pub const KEYS_PER_APP_MAX: usize = 8;

@@ -44,6 +44,8 @@ fn relay(arguments: &[&str]) -> Command {
     settings
         .filter(|name| name.to_string_lossy().starts_with("PARLOR_"))
         .for_each(|name| _ = command.env_remove(name));
+    // Several run at once, and nobody waits for guests.
+    command.env("PARLOR_HTTP", "127.0.0.1:0").env("PARLOR_DRAIN_TIMEOUT_MS", "0");
     command.args(arguments).env_remove("SSLKEYLOGFILE");
     command
 }

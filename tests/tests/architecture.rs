@@ -35,6 +35,7 @@ const SHELLS: &[&str] = &[
     "transport/src/quic",
     "transport/src/sim",
     "relay/src/connection",
+    "relay/src/http/mod",
     "relay/src/main",
     "relay/src/server",
     "client/src/cli",

@@ -121,6 +121,10 @@ codes! {
     TokenForOther = 1028, final, "the token is for another app, room or user; get one for this";
     /// The token does not let its user join.
     JoinForbidden = 1029, final, "the token does not let its user join; get one that does";
+    /// The token does not let its user moderate.
+    ModerateForbidden = 1040, final, "the token does not let its user moderate; get one that does and renew";
+    /// There is no such room, or no such user in it.
+    NotFound = 1041, final, "there is no such room or user; look who is there";
 
     /// There is nothing to resume.
     SessionGone = 1030, final, "the session is over; join again";
@@ -142,6 +146,10 @@ codes! {
     PublishForbidden = 2007, final, "the token does not let its user publish; get one that does and renew";
     /// The token does not name this stream.
     StreamNotAllowed = 2008, final, "the token does not allow this stream id; choose one that it allows, or get another token and renew";
+    /// A moderator or the server ended the stream.
+    StreamRemoved = 2020, final, "the stream was removed by a moderator or the server; it may be published again";
+    /// A moderator or the server lets the user publish nothing.
+    PublishBanned = 2021, final, "a moderator or the server has forbidden this user to publish; ask them";
 
     // 3000–3999: playing.
     /// As many streams as one user may play.

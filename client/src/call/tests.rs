@@ -366,3 +366,42 @@ fn a_token_goes_with_the_join_and_its_end_is_told_until_it_is_renewed() {
     assert_eq!(call.renewal(waiting[1]), Some(Err(Refusal::from(Code::TokenExpired))));
     assert!(matches!(call.renew_token(Token::new("x").unwrap()), Err(RenewError::Ended(_))));
 }
+
+#[test]
+fn actions_of_a_moderator_have_their_answers_and_the_end_of_the_relay_is_told_once() {
+    use parlor_transport::wire::control::{GoAway, ModerateAction};
+
+    let mut call = call();
+    call.handle_connected(at(0));
+    sent(&mut call);
+    call.handle_message(at(100), welcome()).unwrap();
+    call.handle_message(at(100), joined()).unwrap();
+    let kick = || ModerateAction::Kick { user: UserId::new("bob").unwrap() };
+    let first = call.moderate(kick()).unwrap();
+    let second = call.moderate(kick()).unwrap();
+    assert_eq!(sent(&mut call).len(), 2);
+    assert_eq!(call.moderation(first), None);
+    call.release_moderation(second);
+    call.handle_message(at(200), RelayMessage::Done(Done { request: first })).unwrap();
+    call.handle_message(at(200), refused(second, Code::NotFound)).unwrap();
+    assert_eq!((call.moderation(first), call.moderation(second)), (Some(Ok(())), None));
+    call.release_moderation(first);
+    let full = (0..1_000).map(|_| call.moderate(kick())).find_map(Result::err).unwrap();
+    assert_eq!(full, crate::error::ModerateError::TooManyRequests);
+
+    let mut reader = Reader::default();
+    assert!(matches!(call.next_event(&mut reader), Some(RoomEvent::State(_))));
+    for address in [Some("nonsense".to_owned()), Some("parlor://other:4433".to_owned())] {
+        call.handle_message(at(300), RelayMessage::GoAway(GoAway { address })).unwrap();
+    }
+    let told = call.next_event(&mut reader);
+    assert!(
+        matches!(&told, Some(RoomEvent::RelayLeaving { address: Some(address) }) if address.host == "other"),
+        "{told:?}"
+    );
+    assert_eq!(call.next_event(&mut reader), None);
+    assert!(!call.is_over(), "it goes on");
+    call.handle_end(Refusal::from(Code::Kicked));
+    assert_eq!(call.status().reason, RoomReason::KickedOut);
+    assert!(call.moderate(kick()).is_err());
+}

@@ -141,6 +141,10 @@ impl Call {
                     };
                 }
                 event = events.next() => match event {
+                    Some(RoomEvent::RelayLeaving { address }) => {
+                        let way_out = address.map(|address| format!("; join {address} instead"));
+                        screen.say(&format!("the relay ends soon{}", way_out.unwrap_or_default()));
+                    }
                     Some(RoomEvent::TokenWillExpire { at }) => screen.say(&self.warn(engine, at)),
                     Some(event) => self.handle(event, &mut screen)?,
                     None => return self.ended(),

@@ -27,6 +27,10 @@ impl Room {
         Room { shared }
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The room's id.
     pub fn id(&self) -> RoomId {
         self.shared.look(|_, call| call.request().room.clone())

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use parlor_transport::address::RelayAddress;
 use parlor_transport::id::UserId;
 use parlor_transport::units::Timestamp;
 
@@ -27,6 +28,8 @@ pub struct Feed {
     token_expiry: Option<Timestamp>,
     /// Notices of that so far.
     token_notices: u64,
+    /// The relay ends soon; perhaps there is another one.
+    leaving: Option<Option<RelayAddress>>,
 }
 
 impl Feed {
@@ -37,7 +40,15 @@ impl Feed {
 
     /// A feed that keeps `capacity` events.
     pub fn with_capacity(me: UserId, capacity: usize) -> Self {
-        Feed { me, events: VecDeque::new(), first: 0, capacity, token_expiry: None, token_notices: 0 }
+        Feed {
+            me,
+            events: VecDeque::new(),
+            first: 0,
+            capacity,
+            token_expiry: None,
+            token_notices: 0,
+            leaving: None,
+        }
     }
 
     /// Takes a change of the mirror, after which `count` users are in the room.
@@ -81,6 +92,11 @@ impl Feed {
         self.token_expiry = None;
     }
 
+    /// The relay ends soon. Told once to every reader, however slow.
+    pub fn push_leaving(&mut self, address: Option<RelayAddress>) {
+        self.leaving = Some(address);
+    }
+
     fn push(&mut self, event: RoomEvent) {
         self.events.push_back(event);
         while self.events.len() > self.capacity {
@@ -106,6 +122,8 @@ pub struct Reader {
     status: Option<RoomStatus>,
     /// Notices of the token's end that were told or came to nothing.
     token_notices: u64,
+    /// Whether it was told that the relay ends soon.
+    told_leaving: bool,
     /// What a difference was cut into; a handful.
     pending: VecDeque<RoomEvent>,
 }
@@ -121,6 +139,12 @@ impl Reader {
             if let Some(at) = feed.token_expiry {
                 return Some(RoomEvent::TokenWillExpire { at });
             }
+        }
+        if self.pending.is_empty()
+            && let Some(address) = feed.leaving.as_ref().filter(|_| !self.told_leaving)
+        {
+            self.told_leaving = true;
+            return Some(RoomEvent::RelayLeaving { address: address.clone() });
         }
         let event = match self.pending.pop_front() {
             Some(event) => event,

@@ -352,7 +352,7 @@ fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
             prop_assert!(view.streams.contains_key(&stream.stream));
         }
         RoomEvent::Resync { difference, .. } => prop_assert!(!difference.is_empty()),
-        RoomEvent::State(_) | RoomEvent::TokenWillExpire { .. } => {}
+        RoomEvent::State(_) | RoomEvent::TokenWillExpire { .. } | RoomEvent::RelayLeaving { .. } => {}
     }
     Ok(())
 }

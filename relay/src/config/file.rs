@@ -68,6 +68,8 @@ pub struct File {
     #[serde(default)]
     connections: Connections,
     #[serde(default)]
+    http: Http,
+    #[serde(default)]
     log: Log,
 }
 
@@ -107,6 +109,15 @@ struct Connections {
     keep_alive_ms: Option<u64>,
     frames_in_flight_max: Option<u32>,
     qlog: Option<PathBuf>,
+    drain_timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Http {
+    enabled: Option<bool>,
+    listen: Option<SocketAddr>,
+    admin_token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Default, Debug, Deserialize)]
@@ -154,9 +165,15 @@ impl File {
         self.apps.iter().map(load).collect()
     }
 
-    /// Changes `config` where the file says something, except for the apps: see [`File::load_apps`].
+    /// Where the admin token is, if the file says it.
+    pub fn admin_token_file(&self) -> Option<&Path> {
+        self.http.admin_token_file.as_deref()
+    }
+
+    /// Changes `config` where the file says something, except for the apps and the admin token: see
+    /// [`File::load_apps`] and [`File::admin_token_file`].
     pub fn apply(self, config: &mut Config) {
-        let File { dev, listen, host, apps: _, tokens, tls, limits, connections, log } = self;
+        let File { dev, listen, host, apps: _, tokens, tls, limits, connections, http, log } = self;
         match dev {
             Some(true) => config.apps = vec![App::open(AppId::dev())],
             Some(false) => config.apps.clear(),
@@ -186,6 +203,12 @@ impl File {
         set(&mut quic.keep_alive, connections.keep_alive_ms.map(Duration::from_millis));
         set(&mut quic.frames_in_flight_max, connections.frames_in_flight_max);
         quic.qlog = connections.qlog.or(quic.qlog.take());
+
+        set(&mut config.drain_timeout, connections.drain_timeout_ms.map(Duration::from_millis));
+        set(&mut config.http, http.listen.map(Some));
+        if http.enabled == Some(false) {
+            config.http = None;
+        }
 
         set(&mut config.log_format, log.format);
         set(&mut config.log_filter, log.filter);
@@ -233,6 +256,7 @@ mod tests {
         assert_eq!(said.quic.idle_timeout, default.quic.idle_timeout);
         assert_eq!(said.quic.keep_alive, default.quic.keep_alive);
         assert_eq!(said.quic.frames_in_flight_max, default.quic.frames_in_flight_max);
+        assert_eq!((said.http, said.drain_timeout), (default.http, default.drain_timeout));
         assert_eq!((said.log_format, said.log_filter), (default.log_format, default.log_filter));
 
         // What is commented out in it is valid too.

@@ -2,13 +2,14 @@
 
 use std::env;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use parlor_transport::id::AppId;
 
 use super::file::{File, FileError};
+use super::http::{AdminToken, SecretError};
 use super::{Config, ConfigError, Tls};
 use crate::auth::App;
 use crate::logging::LogFormat;
@@ -112,6 +113,18 @@ pub struct Flags {
     /// Write a qlog file for every connection into this directory.
     #[arg(long, env = "PARLOR_QLOG", global = true, value_name = "DIR")]
     qlog: Option<PathBuf>,
+    /// How long a relay that was asked to end waits for its users to go elsewhere [default: 10000].
+    #[arg(long, env = "PARLOR_DRAIN_TIMEOUT_MS", global = true, value_name = "MS")]
+    drain_timeout_ms: Option<u64>,
+    /// Address and TCP port of health, metrics and the admin API [default: 127.0.0.1:4480].
+    #[arg(long, env = "PARLOR_HTTP", global = true, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+    /// No HTTP at all.
+    #[arg(long, env = "PARLOR_NO_HTTP", global = true, conflicts_with = "http")]
+    no_http: bool,
+    /// File with the token that administrators show (or PARLOR_ADMIN_TOKEN: the token itself).
+    #[arg(long, env = "PARLOR_ADMIN_TOKEN_FILE", global = true, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
     /// How log lines look [default: text].
     #[arg(long, env = "PARLOR_LOG_FORMAT", global = true, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -126,6 +139,9 @@ pub enum SettingsError {
     /// The file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The admin token.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The whole.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -142,13 +158,21 @@ impl Flags {
             ..Config::default()
         };
         config.quic.key_log = env::var_os("SSLKEYLOGFILE").is_some();
+        let mut admin_token_file = self.admin_token_file.clone();
+        let admin_token = env::var("PARLOR_ADMIN_TOKEN").ok().filter(|_| admin_token_file.is_none());
         if let Some(path) = &self.config {
             let file = File::read(path)?;
             let apps = file.load_apps(path)?;
+            admin_token_file = admin_token_file.or_else(|| file.admin_token_file().map(Path::to_owned));
             file.apply(&mut config);
             config.apps.extend(apps);
         }
         self.apply(&mut config);
+        config.admin_token = match (admin_token, admin_token_file) {
+            (Some(token), _) => Some(AdminToken::new(&token)?),
+            (None, Some(path)) => Some(AdminToken::from_file(&path)?),
+            (None, None) => None,
+        };
         config.check()?;
         Ok(config)
     }
@@ -176,11 +200,16 @@ impl Flags {
         set(&mut limits.publish_max, self.publish_max);
         set(&mut limits.play_max, self.play_max);
         set(&mut limits.session_grace, self.session_grace_ms.map(Duration::from_millis));
-        set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
-        set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
         set(&mut limits.keyframe_interval_min, self.keyframe_interval_min_ms.map(Duration::from_millis));
+        set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
+        set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
+        set(&mut config.drain_timeout, self.drain_timeout_ms.map(Duration::from_millis));
+        set(&mut config.http, self.http.map(Some));
+        if self.no_http {
+            config.http = None;
+        }
         set(&mut config.quic.idle_timeout, self.idle_timeout_ms.map(Duration::from_millis));
         set(&mut config.quic.keep_alive, self.keep_alive_ms.map(Duration::from_millis));
         set(&mut config.quic.frames_in_flight_max, self.frames_in_flight_max);
@@ -236,7 +265,7 @@ mod tests {
     fn every_key_of_the_file_has_a_flag_that_does_the_same() {
         let command = Cli::command();
         let mut seen = 0;
-        let tables = ["tls", "limits", "connections", "log", "tokens"];
+        let tables = ["tls", "limits", "connections", "log", "tokens", "http"];
         // Apps have keys, which do not belong on a command line.
         let own = |key: &String| key != "apps" && !tables.contains(&key.as_str());
         let all = keys("").into_iter().filter(own).map(|key| ("", key));
@@ -248,10 +277,12 @@ mod tests {
         for (table, key) in all {
             let flag = match (table, key.as_str()) {
                 ("tls", "directory") => "tls_directory",
-                ("log", "format") => "log_format",
-                ("log", "filter") => "log",
                 ("tokens", "notice_ms") => "token_notice_ms",
                 ("tokens", "grace_ms") => "token_grace_ms",
+                ("http", "listen") => "http",
+                ("http", "enabled") => "no_http",
+                ("log", "format") => "log_format",
+                ("log", "filter") => "log",
                 (_, same) => same,
             };
             let argument = command.get_arguments().find(|argument| argument.get_id() == flag);
@@ -267,7 +298,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 23, "the whole file was looked at");
+        assert_eq!(seen, 27, "the whole file was looked at");
     }
 
     #[test]

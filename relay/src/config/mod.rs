@@ -4,18 +4,21 @@
 mod apps;
 pub mod file;
 pub mod flags;
+pub mod http;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use parlor_transport::address::PORT_DEFAULT;
 use parlor_transport::id::AppId;
 use parlor_transport::quic::Options;
 
 use crate::auth::App;
-use crate::limits::{CACHE_BYTES_LEAST, Limits};
+use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits};
 use crate::logging::LogFormat;
+use http::{AdminToken, HTTP_DEFAULT};
 
 /// Everything a relay has to know.
 #[derive(Clone, Debug)]
@@ -32,6 +35,12 @@ pub struct Config {
     pub limits: Limits,
     /// How connections are watched over, and what is recorded of them.
     pub quic: Options,
+    /// Where health, metrics and the admin API are (TCP); `None` for nowhere. A relay in a simulation has none.
+    pub http: Option<SocketAddr>,
+    /// What administrators show; without it nobody administers over HTTP.
+    pub admin_token: Option<AdminToken>,
+    /// How long a relay that was asked to end waits for its users to go elsewhere.
+    pub drain_timeout: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written, in the words of `tracing`: `info`, `parlor_relay=debug`, …
@@ -91,11 +100,12 @@ pub enum ConfigError {
 
 impl Config {
     /// For development, tests and demonstrations: the app `dev` that anyone may join, on a free port
-    /// of 127.0.0.1, with a certificate that lives as long as the relay.
+    /// of 127.0.0.1, with a certificate that lives as long as the relay, and without HTTP.
     pub fn dev() -> Self {
         Config {
             listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             tls: Tls::Ephemeral,
+            http: None,
             apps: vec![App::open(AppId::dev())],
             ..Config::default()
         }
@@ -147,7 +157,7 @@ impl Config {
     }
 }
 
-/// No app, the usual port on all addresses, a development certificate in the working directory.
+/// No app, the usual port on all addresses, HTTP on the loopback address, a development certificate in the working directory.
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -157,6 +167,9 @@ impl Default for Config {
             apps: Vec::new(),
             limits: Limits::default(),
             quic: Options::default(),
+            http: Some(HTTP_DEFAULT),
+            admin_token: None,
+            drain_timeout: DRAIN_DEFAULT,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }

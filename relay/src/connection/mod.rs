@@ -134,8 +134,10 @@ async fn receive(
         };
         match arrival {
             Arrival::Frame(received) => {
-                connection.hub.counts().frames_received.fetch_add(1, Ordering::Relaxed);
                 let Received { lane, track, sequence, frame, .. } = received;
+                let counts = connection.hub.counts();
+                counts.frames_received.fetch_add(1, Ordering::Relaxed);
+                counts.bytes_received.fetch_add(frame.object().len() as u64, Ordering::Relaxed);
                 connection.forward(lane, |publication, now| publication.take(now, track, sequence, frame));
             }
             Arrival::GivenUp(GivenUp { lane, track, sequences }) => {

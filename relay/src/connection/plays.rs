@@ -198,7 +198,13 @@ impl Pump<'_> {
             if (play.kind(track) == TrackKind::Audio) != urgent {
                 continue;
             }
-            match play.next(now, track, link, |bytes| sender.has_room(bytes, delivery, urgent)) {
+            let skipped = play.frames_skipped(track);
+            let step = play.next(now, track, link, |bytes| sender.has_room(bytes, delivery, urgent));
+            let skipped = play.frames_skipped(track) - skipped;
+            if skipped > 0 {
+                self.connection.hub.counts().frames_skipped.fetch_add(skipped, Ordering::Relaxed);
+            }
+            match step {
                 Step::Send(frame) => {
                     self.send(sender, Outgoing { lane, delivery, urgent, sequence: None, frame });
                     return Outcome::Sent;
@@ -212,6 +218,7 @@ impl Pump<'_> {
                     return Outcome::Sent;
                 }
                 Step::GiveUp(sequence) => {
+                    self.connection.hub.counts().frames_gone.fetch_add(1, Ordering::Relaxed);
                     sender.give_up(lane, track, sequence);
                     return Outcome::Sent;
                 }

@@ -344,6 +344,14 @@ impl Play {
         step
     }
 
+    /// Frames of `track` left out so far, because the player was too slow for them or did not want them.
+    ///
+    /// # Panics
+    /// When there is no such track.
+    pub fn frames_skipped(&self, track: u8) -> u64 {
+        self.cursors[usize::from(track)].frames_skipped()
+    }
+
     /// Frames of `track` handed out so far.
     ///
     /// # Panics

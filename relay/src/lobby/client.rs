@@ -26,6 +26,8 @@ pub(super) struct Client {
     pub(super) parked: Option<Parked>,
     /// Which attempt to resume it succeeded last.
     pub(super) resumed_by: Option<Attempt>,
+    /// It may publish nothing as long as it is in the room.
+    pub(super) is_banned: bool,
 }
 
 /// How far it has come. One connection has one room: after leaving it, nothing more is joined.
@@ -53,6 +55,7 @@ impl Client {
             token: None,
             parked: None,
             resumed_by: None,
+            is_banned: false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! It moves no frames and writes to no connection.
 
 mod client;
+pub mod moderation;
 mod notice;
 mod resume;
 mod tokens;
@@ -30,7 +31,7 @@ use crate::lock;
 use crate::room::Room;
 use crate::room::index::{Action, Index, Proposal, RoomKey, Ticket};
 use client::{Client, Phase, PlayRequest};
-pub use notice::{Notice, Output, Survey};
+pub use notice::{Notice, Output, Survey, Tally};
 
 /// A room that its members' connections read from. Locked after the lobby, never before it.
 pub type SharedRoom = Arc<Mutex<Room>>;
@@ -50,6 +51,11 @@ pub struct Lobby {
     /// Kept sessions that others ended, the newest last, and what their clients are to be told.
     farewells: VecDeque<(SessionId, Refusal)>,
     resume_key: ResumeKey,
+    /// Who may publish nothing for a time.
+    bans: moderation::Bans,
+    /// The relay ends soon.
+    is_draining: bool,
+    tally: Tally,
     outputs: VecDeque<Output>,
     sessions: u64,
     tickets: u64,
@@ -104,6 +110,9 @@ impl Lobby {
             parked: BTreeSet::new(),
             farewells: VecDeque::new(),
             resume_key,
+            bans: moderation::Bans::default(),
+            is_draining: false,
+            tally: Tally::default(),
             outputs: VecDeque::new(),
             sessions: 0,
             tickets: 0,
@@ -119,6 +128,7 @@ impl Lobby {
     /// [`Code::RelayFull`] when there are as many as there may be.
     pub fn connect(&mut self, now: Timestamp) -> Result<SessionId, Refusal> {
         if self.clients.len() >= self.limits.connections_max {
+            self.tally.count_refused(Code::RelayFull);
             return Err(Refusal::new(
                 Code::RelayFull,
                 format!(
@@ -179,7 +189,7 @@ impl Lobby {
                 let left = Action::Leave { reason: Departure::Left };
                 self.propose_joined(now, session, request, left, Asked::Leave);
             }
-            ClientMessage::Publish(publish) => self.publish(now, session, publish),
+            ClientMessage::Publish(publish) => self.publish(now, date, session, publish),
             ClientMessage::Unpublish(Unpublish { request, stream }) => {
                 let unpublish = Action::Unpublish { stream, reason: Departure::Left };
                 self.propose_joined(now, session, request, unpublish, Asked::Unpublish);
@@ -189,6 +199,7 @@ impl Lobby {
             ClientMessage::StopPlay(stop) => self.stop_play(session, &stop),
             ClientMessage::Resume(resume) => self.resume(now, session, &resume),
             ClientMessage::RenewToken(renew) => self.renew_token(now, date, session, renew),
+            ClientMessage::Moderate(moderate) => self.moderate(now, date, session, moderate),
             ClientMessage::RequestKeyframe(RequestKeyframe { lane, track }) => {
                 // A play that has just ended needs none: its client could not know.
                 if self.clients.get(&session).is_some_and(|client| client.plays.contains_key(&lane)) {
@@ -236,6 +247,11 @@ impl Lobby {
         survey
     }
 
+    /// What happened so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     fn greet(&mut self, now: Timestamp, session: SessionId, hello: Hello) {
         let version = VERSION.min(hello.version_max);
         if version < VERSION_MIN.max(hello.version_min) || hello.version_min > hello.version_max {
@@ -270,6 +286,9 @@ impl Lobby {
             );
             return self.refuse(session, request, Refusal::new(Code::AlreadyJoined, text));
         }
+        if self.is_draining {
+            return self.refuse(session, request, Refusal::from(Code::RelayShutdown));
+        }
         let key = RoomKey { app, room };
         let Some(grants) = self.admit(now, date, session, request, token.as_ref(), &key, &user) else {
             return;
@@ -282,7 +301,7 @@ impl Lobby {
         self.propose(now, session, action, Some((request, Asked::Join)));
     }
 
-    fn publish(&mut self, now: Timestamp, session: SessionId, publish: Publish) {
+    fn publish(&mut self, now: Timestamp, date: UnixTime, session: SessionId, publish: Publish) {
         let Publish { request, stream, tracks, delivery } = publish;
         if !self.take_lane(session, request) {
             return;
@@ -293,7 +312,8 @@ impl Lobby {
             return self.refuse(session, request, refusal);
         }
         let token = self.clients.get(&session).and_then(|client| client.token.as_ref());
-        if let Some(Err(refusal)) = token.map(|token| token.grants.check_publish(&stream)) {
+        let granted = token.map_or(Ok(()), |token| token.grants.check_publish(&stream));
+        if let Err(refusal) = granted.and_then(|()| self.check_ban(date, session)) {
             self.free_lane(session, request);
             return self.refuse(session, request, refusal);
         }
@@ -435,6 +455,7 @@ impl Lobby {
     fn refuse(&mut self, session: SessionId, request: u32, refusal: Refusal) {
         let (room, user) = self.place(session);
         tracing::info!(session = session.0, room, user, request, %refusal, "refused");
+        self.tally.count_refused(refusal.code);
         self.send(session, RelayMessage::Refused(Refused { request, refusal }));
     }
 

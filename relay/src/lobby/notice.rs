@@ -1,8 +1,9 @@
 //! What comes out of the lobby.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parlor_transport::error::Refusal;
+use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::wire::control::{RelayMessage, TrackWish};
 
@@ -112,4 +113,19 @@ pub struct Survey {
     pub cached_bytes: usize,
     /// Proposals without a verdict, and notices not yet handed out.
     pub pending: usize,
+}
+
+/// What happened in a lobby since it was made.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Users who joined.
+    pub joins: u64,
+    /// Requests and connections that were refused, by code: no more than there are codes.
+    pub refused: BTreeMap<Code, u64>,
+}
+
+impl Tally {
+    pub(super) fn count_refused(&mut self, code: Code) {
+        *self.refused.entry(code).or_default() += 1;
+    }
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::limits::REQUESTS_BURST_MAX;
 use crate::room::index::MemoryIndex;
 
+mod moderation;
 mod tokens;
 
 const NOW: Timestamp = Timestamp::ZERO;

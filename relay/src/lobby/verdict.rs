@@ -100,6 +100,7 @@ impl Lobby {
             let secret = self.resume_key.secret_of(session);
             Joined { request: pending.request, epoch, position, users, secret }
         };
+        self.tally.joins += 1;
         self.send(session, RelayMessage::Joined(joined));
         self.notify(session, Notice::Entered { room, from: None });
         lanes.into_iter().for_each(|lane| self.begin_play(session, lane));
@@ -116,7 +117,7 @@ impl Lobby {
             let farewell = match reason {
                 Departure::RepeatedLogin => Some(repeated_login(&user)),
                 Departure::TokenExpired => Some(Self::token_expired()),
-                _ => None,
+                _ => Self::farewell_of(key, reason),
             };
             self.end_session(session, farewell);
         }

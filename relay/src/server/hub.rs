@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use parlor_transport::address::RelayAddress;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
@@ -18,6 +19,7 @@ use crate::auth::App;
 use crate::limits::NOTICES_MAX;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
+use crate::metrics::latency::{self, Histogram};
 use crate::room::index::RoomKey;
 
 /// What all connections share. Its lock is held for one message at a time, never across an await.
@@ -28,6 +30,19 @@ pub(crate) struct Hub {
     sooner: Notify,
     state: Mutex<State>,
     counts: Counts,
+    readiness: AtomicU8,
+}
+
+/// Whether the relay takes joins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Readiness {
+    /// Not yet.
+    Starting = 0,
+    /// Yes.
+    Serving = 1,
+    /// No more.
+    Draining = 2,
 }
 
 /// Where the date comes from.
@@ -43,6 +58,8 @@ struct State {
     lobby: Lobby,
     /// What [`Hub::poll_timeout`] said last.
     told: Option<Timestamp>,
+    /// How long requests took, by operation.
+    latencies: BTreeMap<&'static str, Histogram>,
     /// By the session that a connection serves.
     routes: BTreeMap<SessionId, Route>,
     /// The sessions that connections resumed, by the session that they began with.
@@ -73,6 +90,9 @@ pub(crate) struct Counts {
     pub(crate) frames_lost: AtomicU64,
     pub(crate) frames_sent: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) frames_skipped: AtomicU64,
+    pub(crate) frames_gone: AtomicU64,
 }
 
 /// What happened since the relay started.
@@ -88,6 +108,12 @@ pub struct Counters {
     pub frames_sent: u64,
     /// Their bytes, headers included.
     pub bytes_sent: u64,
+    /// Bytes of the frames received, headers included.
+    pub bytes_received: u64,
+    /// Frames left out for a player that was too slow for them or did not want them.
+    pub frames_skipped: u64,
+    /// Frames that a player was to get and that were gone before their turn came.
+    pub frames_gone: u64,
 }
 
 impl Hub {
@@ -95,15 +121,35 @@ impl Hub {
         let state = State {
             lobby,
             told: None,
+            latencies: BTreeMap::new(),
             routes: BTreeMap::new(),
             resumed: BTreeMap::new(),
             rooms: BTreeMap::new(),
         };
-        Hub { clock, calendar, sooner: Notify::new(), state: Mutex::new(state), counts: Counts::default() }
+        Hub {
+            clock,
+            calendar,
+            sooner: Notify::new(),
+            state: Mutex::new(state),
+            counts: Counts::default(),
+            readiness: AtomicU8::new(0),
+        }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Relaxed) {
+            0 => Readiness::Starting,
+            1 => Readiness::Serving,
+            _ => Readiness::Draining,
+        }
+    }
+
+    pub(crate) fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.store(readiness as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -142,11 +188,16 @@ impl Hub {
 
     /// A client asked for something.
     pub(crate) fn handle(&self, id: SessionId, message: ClientMessage) {
+        let operation = latency::operation(&message);
+        let asked = self.clock.now();
         let mut state = lock(&self.state);
         let session = state.session_of(id);
         if state.routes.get(&session).is_some_and(|route| route.connection == id) {
             state.lobby.handle(self.clock.now(), self.date(), session, message);
             state.deliver();
+            // With the time it waited for others: what clients wait for.
+            let took = self.clock.now().saturating_since(asked);
+            state.latencies.entry(operation).or_default().record(took);
         }
         self.tell_due(&state);
     }
@@ -188,10 +239,32 @@ impl Hub {
         }
     }
 
+    pub(crate) fn drain(&self, address: Option<&RelayAddress>) {
+        self.operate(|_, _, lobby| lobby.drain(address.map(ToString::to_string).as_deref()));
+    }
+
     pub(crate) fn close_all(&self, refusal: &Refusal) {
         let mut state = lock(&self.state);
         state.lobby.close_all(refusal);
         state.deliver();
+    }
+
+    /// Does something with the lobby that is not a client's request, and delivers what comes of it.
+    pub(crate) fn operate<T>(&self, action: impl FnOnce(Timestamp, UnixTime, &mut Lobby) -> T) -> T {
+        let mut state = lock(&self.state);
+        let outcome = action(self.clock.now(), self.date(), &mut state.lobby);
+        state.deliver();
+        outcome
+    }
+
+    /// How long requests took, by operation.
+    pub(crate) fn latencies(&self) -> BTreeMap<&'static str, Histogram> {
+        lock(&self.state).latencies.clone()
+    }
+
+    /// Every connection's session.
+    pub(crate) fn sessions(&self) -> Vec<Session> {
+        lock(&self.state).routes.values().map(|route| route.session.clone()).collect()
     }
 
     pub(crate) fn is_joined(&self, id: SessionId) -> bool {
@@ -221,6 +294,9 @@ impl Hub {
             frames_lost: get(&self.counts.frames_lost),
             frames_sent: get(&self.counts.frames_sent),
             bytes_sent: get(&self.counts.bytes_sent),
+            bytes_received: get(&self.counts.bytes_received),
+            frames_skipped: get(&self.counts.frames_skipped),
+            frames_gone: get(&self.counts.frames_gone),
         }
     }
 }

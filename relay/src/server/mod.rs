@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
-use parlor_transport::id::{AppId, RoomId};
+use parlor_transport::id::{AppId, RoomId, UserId};
 use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError, Incoming};
 use parlor_transport::wire::control::{StreamInfo, UserInfo};
 use tokio::task::JoinSet;
@@ -22,12 +22,13 @@ use crate::auth::App;
 use crate::auth::resume::ResumeKey;
 use crate::config::{Config, ConfigError, Tls};
 use crate::connection;
+use crate::http::{HttpError, Listener};
 use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
 use crate::lobby::{Lobby, Survey};
 use crate::room::index::{MemoryIndex, RoomKey};
 pub use hub::Counters;
 use hub::{Calendar, system_date};
-pub(crate) use hub::{Hub, Mail};
+pub(crate) use hub::{Hub, Mail, Readiness};
 
 /// Connections beyond the limit that are still being told so, or are in their handshake.
 const HANDSHAKES_MAX: usize = 256;
@@ -56,6 +57,7 @@ pub struct Relay {
     /// What clients pin; none when authorities vouch for the certificate.
     fingerprint: Option<Fingerprint>,
     certificate: Option<CertificateFiles>,
+    http: Option<Listener>,
     config: Config,
     hub: Arc<Hub>,
 }
@@ -75,6 +77,9 @@ pub enum BindError {
     /// The address cannot be had.
     #[error(transparent)]
     Socket(#[from] quic::BindError),
+    /// The HTTP address cannot be had.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The socket does not work.
     #[error("cannot serve on the socket: {0}")]
     Endpoint(#[from] io::Error),
@@ -90,11 +95,17 @@ impl Relay {
         let binding = Binding::udp(config.listen)?;
         // Later runs have later epochs, as long as the machine's date does not go back.
         let epoch_first = system_date().as_micros();
-        Self::serve(config, binding, epoch_first, Calendar::System)
+        let http = match config.http {
+            Some(address) => Some(Listener::bind(address, config.admin_token.clone()).await?),
+            None => None,
+        };
+        let relay = Self::serve(config, binding, epoch_first, Calendar::System)?;
+        Ok(Relay { http, ..relay })
     }
 
     /// Binds to `binding` instead of the address of `config`: in a simulation, its clock and network. The
-    /// clock is the calendar, too: its origin is taken for the beginning of 1970 when tokens are dated.
+    /// clock is the calendar, too: its origin is taken for the beginning of 1970 when tokens are dated. It serves
+    /// no HTTP.
     ///
     /// # Errors
     /// [`BindError`], which says what to do.
@@ -129,6 +140,7 @@ impl Relay {
             local: endpoint.local_addr()?,
             fingerprint: pinned.then(|| identity.fingerprint()),
             certificate,
+            http: None,
             config,
             hub: Arc::new(Hub::new(clock, calendar, lobby)),
             endpoint,
@@ -138,6 +150,11 @@ impl Relay {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where health, metrics and the admin API are (TCP), if anywhere.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Listener::local_addr)
     }
 
     /// The address to paste into `parlor join`, with the certificate's fingerprint if clients must pin it.
@@ -160,19 +177,53 @@ impl Relay {
     /// Serves until `shutdown` is ready. Then nobody new comes in, everyone is told that the relay
     /// goes, and it returns when all are gone, or after 3 s.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Relay { endpoint, hub, config, mut certificate, .. } = self;
+        let drain = async {
+            shutdown.await;
+            None
+        };
+        self.run_draining(drain, std::future::ready(())).await;
+    }
+
+    /// Serves until `drain` is ready. Then nobody joins any more, everyone is told so, with the address of
+    /// another relay if `drain` gave one, and the relay goes on for those who are there: until all are gone,
+    /// the configured time is over, or `stop` is ready. After that it ends as [`run`](Self::run) does.
+    pub async fn run_draining(
+        self,
+        drain: impl Future<Output = Option<RelayAddress>>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let Relay { endpoint, hub, config, mut certificate, http, .. } = self;
         let clock = hub.clock().clone();
+        // Ends with this function.
+        let mut beside = JoinSet::new();
+        if let Some(listener) = http {
+            beside.spawn(listener.serve(hub.clone()));
+        }
+        hub.set_readiness(Readiness::Serving);
+        let mut drain_timer = clock.timer();
+        let mut is_draining = false;
         let mut connections = JoinSet::new();
         let mut certificate_timer = clock.timer();
         if certificate.is_some() {
             certificate_timer.reset(Some(clock.now() + CERTIFICATE_POLL_INTERVAL));
         }
         let mut lobby_timer = clock.timer();
-        let mut shutdown = std::pin::pin!(shutdown);
+        let (mut drain, mut stop) = (std::pin::pin!(drain), std::pin::pin!(stop));
         loop {
+            if is_draining && connections.is_empty() {
+                break;
+            }
             tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                address = &mut drain, if !is_draining => {
+                    is_draining = true;
+                    hub.set_readiness(Readiness::Draining);
+                    tracing::info!(connections = connections.len(), "draining: nobody joins any more");
+                    hub.drain(address.as_ref());
+                    drain_timer.reset(Some(clock.now() + config.drain_timeout));
+                }
+                () = &mut stop, if is_draining => break,
+                () = drain_timer.expired(), if is_draining => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 incoming = endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
@@ -288,6 +339,23 @@ impl RelayHandle {
     /// until the token has to be renewed, which is done with the new keys.
     pub fn set_apps(&self, apps: Vec<App>) {
         self.hub.set_apps(apps);
+    }
+
+    /// Puts a user out of `room`, or of whichever room of the app they are in.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when they are not there.
+    pub fn kick(&self, app: &AppId, room: Option<&RoomId>, user: &UserId) -> Result<(), Refusal> {
+        self.hub.operate(|now, _, lobby| lobby.kick(now, app, room, user))
+    }
+
+    /// Sends everyone in a room away, which ends it; gives how many they were. They may come again, to a new one.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when nobody is in it.
+    pub fn close_room(&self, app: &AppId, room: &RoomId) -> Result<usize, Refusal> {
+        let key = RoomKey { app: app.clone(), room: room.clone() };
+        self.hub.operate(|now, _, lobby| lobby.close_room(now, &key))
     }
 
     /// How much there is of everything now.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use parlor_transport::id::RoomId;
 use parlor_transport::quic::Identity;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use super::{Relay, RelayHandle};
 use crate::auth::App;
@@ -82,18 +83,29 @@ async fn serve(config: Config, flags: Flags) -> Result<(), Failure> {
     let relay = Relay::bind(config).await?;
     greet(&relay, &apps)?;
     let handle = relay.handle();
-    let [terminate, interrupt] = &mut signals;
-    let shutdown = async {
+    let (asked, mut first) = watch::channel(0_u32);
+    let mut second = first.clone();
+    tokio::spawn(async move {
+        let [terminate, interrupt] = &mut signals;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            asked.send_modify(|times| *times += 1);
+        }
+    });
+    let drain = async {
         loop {
             tokio::select! {
                 biased;
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
+                _ = first.wait_for(|times| *times >= 1) => return None,
                 () = hung_up(&mut hangup) => reload(&handle, flags.clone()),
             }
         }
     };
-    relay.run(shutdown).await;
+    let stop = async { _ = second.wait_for(|times| *times >= 2).await };
+    relay.run_draining(drain, stop).await;
     Ok(())
 }
 
@@ -128,6 +140,10 @@ fn greet(relay: &Relay, apps: &[App]) -> io::Result<()> {
     let room = RoomId::new("standup").ok();
     let mut out = io::stdout().lock();
     writeln!(out, "parlor-relay {} listens on {} (UDP)", env!("CARGO_PKG_VERSION"), relay.local_addr())?;
+    match relay.http_addr() {
+        Some(address) => writeln!(out, "HTTP on http://{address}: /healthz /readyz /metrics /admin/")?,
+        None => writeln!(out, "HTTP is off.")?,
+    }
     writeln!(out)?;
     let address = relay.address(room);
     match apps.iter().find(|app| !app.is_open()) {

@@ -1,6 +1,7 @@
 //! Bounds within a message that its length alone does not set: entries of lists, bytes of texts.
 
 use super::message::*;
+use super::operate::{ADDRESS_MAX, GoAway, Moderate};
 use crate::token::Token;
 use crate::wire::WireError;
 
@@ -98,11 +99,18 @@ impl Check for Resumed {
     }
 }
 
+impl Check for GoAway {
+    fn check(&self) -> Result<(), WireError> {
+        self.address.as_ref().map_or(Ok(()), |address| at_most("address", address.len(), ADDRESS_MAX))
+    }
+}
+
 macro_rules! nothing_to_check {
     ($($name:ident)*) => { $(impl Check for $name {})* };
 }
 
 nothing_to_check! {
+    Moderate
     Leave Unpublish StopPlay RequestKeyframe ProbeClock
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
     TokenExpiring Resume

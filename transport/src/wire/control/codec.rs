@@ -12,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::check::Check;
 use super::message::*;
+use super::operate::{GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -153,6 +154,7 @@ messages!(ClientMessage {
     ProbeClock(ProbeClock) = 0x0a,
     RenewToken(RenewToken) = 0x0b,
     Resume(Resume) = 0x0c,
+    Moderate(Moderate) = 0x10,
 });
 
 messages!(RelayMessage {
@@ -169,6 +171,7 @@ messages!(RelayMessage {
     Closing(Closing) = 0x2b,
     TokenExpiring(TokenExpiring) = 0x2c,
     Resumed(Resumed) = 0x2d,
+    GoAway(GoAway) = 0x30,
 });
 
 const PAGE: u64 = 0x40;
@@ -345,6 +348,18 @@ fn added<C, D: Decoder<Context = C>, T: Decode<C>>(decoder: &mut D) -> Result<Op
             found: found.into(),
         }),
         Err(error) => Err(error),
+    }
+}
+
+impl Encode for GoAway {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.address.encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for GoAway {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(GoAway { address: added(decoder)? })
     }
 }
 

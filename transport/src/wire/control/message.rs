@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
+use super::operate::{GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -166,6 +167,8 @@ pub enum ClientMessage {
     RenewToken(RenewToken),
     /// Go on with a session whose connection is gone, instead of [`Join`].
     Resume(Resume),
+    /// Do something about somebody in the room; for those whose token says so.
+    Moderate(Moderate),
 }
 
 /// Relay to client, answers and notices.
@@ -197,6 +200,8 @@ pub enum RelayMessage {
     TokenExpiring(TokenExpiring),
     /// The answer to [`Resume`]; room events go on where the client was, or with a snapshot.
     Resumed(Resumed),
+    /// The relay ends soon.
+    GoAway(GoAway),
 }
 
 /// Relay to client, on the events stream.

@@ -9,10 +9,12 @@
 mod check;
 mod codec;
 mod message;
+mod operate;
 
 pub use check::ENTRIES_MAX;
 pub use codec::{BODY_MAX, Message, MessageReader, encode};
 pub use message::*;
+pub use operate::*;
 
 /// The first byte of a QUIC stream says what it carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,137 @@
+//! If this fails, somebody is put out, silenced or sent away whom nobody had the right to, or stays although
+//! somebody had; or the others see it wrongly. The real stack in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+use std::time::Duration;
+
+use parlor_client::publisher::PublisherState;
+use parlor_client::room::{RoomEvent, RoomReason, RoomState};
+use parlor_client::{
+    AppId, Code, Coded, Departure, JoinOptions, ModerateError, PublishOptions, Room, RoomEvents, UserId,
+};
+use parlor_relay::{App, Config};
+use parlor_tests::world::{Person, ROOM, World};
+use parlor_transport::sim::{self, Profile, Sim};
+use parlor_transport::token::claims::Claims;
+use parlor_transport::token::keys::SigningKey;
+use parlor_transport::units::UnixTime;
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+
+async fn world(sim: &Sim) -> World {
+    let key = SigningKey::from_secret(SECRET).unwrap().verifying_key().unwrap();
+    let app = App::with_keys(AppId::dev(), vec![key]).unwrap();
+    World::with_config(sim, Config { apps: vec![app], ..Config::dev() }).await
+}
+
+/// The person has to be kept: the engine ends with them.
+fn enter(world: &World, user: &str, moderate: bool) -> (Person, Room) {
+    let expires = UnixTime::from_secs(3_600);
+    let claims = Claims::new(AppId::dev(), UserId::new(user).unwrap(), ROOM.parse().unwrap(), expires);
+    let claims = Claims { publish: true, moderate, ..claims };
+    let token = SigningKey::from_secret(SECRET).unwrap().sign(&claims).unwrap();
+    let person = world.person(user, Profile::perfect().with_rtt(Duration::from_millis(50)));
+    let options = JoinOptions::new(world.address.to_string(), user).token(token.as_str());
+    let room = person.engine.join(options).unwrap();
+    (person, room)
+}
+
+async fn pass(world: &World, ms: u64) {
+    world.sim.clock().sleep(Duration::from_millis(ms)).await;
+}
+
+/// Streams and users that went, in order, with the reason.
+fn gone(events: &mut RoomEvents) -> Vec<(String, Departure)> {
+    std::iter::from_fn(|| events.try_next())
+        .filter_map(|event| match event {
+            RoomEvent::StreamRemoved { stream, reason } => Some((stream.stream.to_string(), reason)),
+            RoomEvent::UserRemoved { user, reason, .. } => Some((user.user.to_string(), reason)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_moderator_removes_silences_and_kicks_and_nobody_else_does() {
+    sim::run(1, async |sim| {
+        let world = world(&sim).await;
+        let (_ann, ann) = enter(&world, "ann", true);
+        let (_bob, bob) = enter(&world, "bob", false);
+        let (_eve, eve) = enter(&world, "eve", false);
+        for room in [&ann, &bob, &eve] {
+            room.joined().await.unwrap();
+        }
+        let mut at_eve = eve.events();
+        let camera = bob.publish(PublishOptions::new("bob-cam").video("x")).unwrap();
+        camera.publishing().await.unwrap();
+        pass(&world, 100).await;
+        assert_eq!(gone(&mut at_eve), []);
+
+        let refused = eve.kick("bob").await.unwrap_err();
+        assert_eq!(refused.code(), Code::ModerateForbidden, "{refused}");
+        assert_eq!(ann.kick("nobody").await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(ann.kick("no body").await.unwrap_err().code(), Code::BadId);
+        assert_eq!(ann.remove_stream("x").await.unwrap_err().code(), Code::NotPublishing);
+
+        ann.remove_stream("bob-cam").await.unwrap();
+        pass(&world, 100).await;
+        let status = camera.status();
+        assert_eq!((status.state, status.error.unwrap().code), (PublisherState::Idle, Code::StreamRemoved));
+        assert_eq!(gone(&mut at_eve), [("bob-cam".to_owned(), Departure::RemovedByServer)]);
+        drop(camera);
+        let camera = bob.publish(PublishOptions::new("bob-cam").video("x")).unwrap();
+        camera.publishing().await.unwrap();
+
+        ann.forbid_publish("bob", Some(Duration::from_secs(20))).await.unwrap();
+        pass(&world, 100).await;
+        assert_eq!(camera.status().error.unwrap().code, Code::PublishBanned);
+        let other = bob.publish(PublishOptions::new("bob-2").video("x")).unwrap();
+        assert_eq!(other.publishing().await.unwrap_err().code, Code::PublishBanned);
+        pass(&world, 20_000).await;
+        let other = bob.publish(PublishOptions::new("bob-3").video("x")).unwrap();
+        other.publishing().await.unwrap();
+        gone(&mut at_eve);
+
+        let connections = world.relay.counters().connections;
+        ann.kick("bob").await.unwrap();
+        pass(&world, 30_000).await;
+        let status = bob.status();
+        assert_eq!((status.state, status.reason), (RoomState::Disconnected, RoomReason::KickedOut));
+        let error = status.error.unwrap();
+        assert_eq!((error.code, error.is_retryable()), (Code::Kicked, false));
+        assert_eq!(
+            gone(&mut at_eve),
+            [("bob-3".to_owned(), Departure::Kicked), ("bob".to_owned(), Departure::Kicked)]
+        );
+        assert_eq!(world.relay.counters().connections, connections, "nobody tries again");
+        let late = bob.kick("ann").await.unwrap_err();
+        assert!(matches!(&late, ModerateError::Ended(refusal) if refusal.code == Code::Kicked), "{late}");
+        assert_eq!(ann.status().state, RoomState::Connected);
+    });
+}
+
+#[test]
+fn a_room_that_the_operator_closes_ends_for_everyone_for_good() {
+    sim::run(2, async |sim| {
+        let world = world(&sim).await;
+        let (_ann, ann) = enter(&world, "ann", false);
+        let (_bob, bob) = enter(&world, "bob", false);
+        ann.joined().await.unwrap();
+        bob.joined().await.unwrap();
+        let (app, room) = (AppId::dev(), ann.id());
+        assert_eq!(world.relay.close_room(&app, &room).unwrap(), 2);
+        assert_eq!(world.relay.close_room(&app, &room).unwrap_err().code, Code::NotFound);
+        pass(&world, 30_000).await;
+        for room in [&ann, &bob] {
+            let status = room.status();
+            assert_eq!(
+                (status.reason, status.error.unwrap().code),
+                (RoomReason::KickedOut, Code::RoomClosed)
+            );
+        }
+        let survey = world.relay.survey();
+        assert_eq!((survey.rooms, survey.connections), (0, 0));
+        let (_again, again) = enter(&world, "again", false);
+        again.joined().await.unwrap();
+    });
+}

@@ -1,0 +1,46 @@
+//! Messages of those who run a room or a relay: moderators, and a relay that is about to end.
+
+use bincode::{Decode, Encode};
+
+use crate::id::{StreamId, UserId};
+
+/// The most bytes of an address in a message.
+pub const ADDRESS_MAX: usize = 512;
+
+/// See [`ClientMessage::Moderate`](super::ClientMessage::Moderate).
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Moderate {
+    /// See [`Join::request`](super::Join::request).
+    pub request: u32,
+    /// What is to be done.
+    pub action: ModerateAction,
+}
+
+/// What a moderator does to somebody in the same room.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub enum ModerateAction {
+    /// Put a user out of the room.
+    Kick {
+        /// Whom.
+        user: UserId,
+    },
+    /// End a stream.
+    RemoveStream {
+        /// Which.
+        stream: StreamId,
+    },
+    /// End the streams of a user and let them publish no others.
+    ForbidPublish {
+        /// Whom.
+        user: UserId,
+        /// For how long, also if they leave and come back; 0: as long as they stay in the room now.
+        seconds: u32,
+    },
+}
+
+/// See [`RelayMessage::GoAway`](super::RelayMessage::GoAway).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GoAway {
+    /// Another relay to join at, if the operator named one; at most [`ADDRESS_MAX`] bytes.
+    pub address: Option<String>,
+}
