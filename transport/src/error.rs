@@ -121,13 +121,12 @@ codes! {
     TokenForOther = 1028, final, "the token is for another app, room or user; get one for this";
     /// The token does not let its user join.
     JoinForbidden = 1029, final, "the token does not let its user join; get one that does";
+    /// There is nothing to resume.
+    SessionGone = 1030, final, "the session is over; join again";
     /// The token does not let its user moderate.
     ModerateForbidden = 1040, final, "the token does not let its user moderate; get one that does and renew";
     /// There is no such room, or no such user in it.
     NotFound = 1041, final, "there is no such room or user; look who is there";
-
-    /// There is nothing to resume.
-    SessionGone = 1030, final, "the session is over; join again";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

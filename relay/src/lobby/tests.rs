@@ -18,10 +18,10 @@ const NOW: Timestamp = Timestamp::ZERO;
 const DATE: UnixTime = UnixTime::from_secs(1_000_000);
 
 fn lobby_with(limits: Limits) -> Lobby {
-    Lobby::new([App::open(AppId::dev())], limits.clone(), Box::new(MemoryIndex::new(limits, 1)), key())
+    Lobby::new([App::open(AppId::dev())], limits.clone(), Box::new(MemoryIndex::new(limits, 1)), resume_key())
 }
 
-fn key() -> ResumeKey {
+fn resume_key() -> ResumeKey {
     ResumeKey::from_bytes(&[3; 32])
 }
 

@@ -27,7 +27,7 @@ fn code<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> Code {
 fn moderated() -> (Lobby, u64, u64) {
     let app = App::with_keys(AppId::dev(), vec![VerifyingKey::from_secret(SECRET).unwrap()]).unwrap();
     let limits = Limits::default();
-    let mut lobby = Lobby::new([app], limits.clone(), Box::new(MemoryIndex::new(limits, 1)));
+    let mut lobby = Lobby::new([app], limits.clone(), Box::new(MemoryIndex::new(limits, 1)), resume_key());
     let mut enter = |user: &str, moderate: bool| {
         let session = lobby.connect(NOW).unwrap().0;
         tell(&mut lobby, session, hello());

@@ -12,7 +12,7 @@ const SECRET: &str = "a secret of more than thirty-two bytes";
 fn guarded() -> Lobby {
     let app = App::with_keys(AppId::dev(), vec![VerifyingKey::from_secret(SECRET).unwrap()]).unwrap();
     let limits = Limits::default();
-    Lobby::new([app], limits.clone(), Box::new(MemoryIndex::new(limits, 1)), key())
+    Lobby::new([app], limits.clone(), Box::new(MemoryIndex::new(limits, 1)), resume_key())
 }
 
 /// A token for u1 in room r that lasts `seconds`, changed.
