@@ -10,6 +10,7 @@
 //! - [`auth`]: apps, their keys, and what a token lets its user do.
 //! - [`forward`]: frames, from a publication's cache to its players' cursors.
 //! - [`metrics`]: what is counted, as text for Prometheus. `http`: health, metrics and administration.
+//! - [`webhook`]: what the app's server is told.
 //! - `connection`, [`server`], `http`: the shells, which move bytes and keep the time. quinn is not named here at all.
 //! - [`limits`]: every bound with its reason. [`config`], [`logging`]: for the program.
 //!
@@ -30,6 +31,7 @@ pub mod logging;
 pub mod metrics;
 pub mod room;
 pub mod server;
+pub mod webhook;
 
 pub use auth::App;
 pub use config::{Config, ConfigError, Tls};

@@ -118,6 +118,16 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024;
 /// Entries in one answer of the admin API; longer lists take several.
 pub const ADMIN_PAGE_MAX: usize = 1000;
+/// Events that wait for the app's server: at some 300 B each 3 MB. The oldest go first.
+pub const WEBHOOK_QUEUE_MAX: usize = 10_000;
+/// How long the app's server may take to answer one post.
+pub const WEBHOOK_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long is waited before a post that failed is tried again; doubled each time, up to [`WEBHOOK_WAIT_MAX`].
+pub const WEBHOOK_WAIT_MIN: Duration = Duration::from_millis(250);
+/// See [`WEBHOOK_WAIT_MIN`].
+pub const WEBHOOK_WAIT_MAX: Duration = Duration::from_secs(30);
+/// An event that was tried for this long is given up, so that one which the server never takes does not stop all.
+pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(600);
 /// Keys of one app, and so the most signatures that are checked for one token: the key in use, the one
 /// before and the one after for each algorithm, and two to spare. A check takes 5 to 100 µs.
 pub const KEYS_PER_APP_MAX: usize = 8;

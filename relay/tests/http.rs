@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::{env, fs, process};
@@ -262,4 +262,80 @@ fn a_second_signal_ends_a_relay_at_once() {
         assert_eq!(ann.session.closed().await.code, Code::RelayShutdown);
     });
     relay.ended();
+}
+
+/// One post: whether its signature is right, and its body.
+fn receive(listener: &TcpListener, secret: &str, answer: &str) -> Value {
+    let (stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream);
+    let (mut length, mut signature) = (0, String::new());
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().unwrap();
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("parlor-signature") => {
+                signature = value.strip_prefix("sha256=").unwrap().to_owned();
+            }
+            _ if line.trim_end().is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let byte = |at: usize| u8::from_str_radix(&signature[at..at + 2], 16).unwrap();
+    let tag: Vec<u8> = (0..signature.len()).step_by(2).map(byte).collect();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+    ring::hmac::verify(&key, &body, &tag).unwrap();
+    write!(reader.get_mut(), "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+#[test]
+fn the_apps_server_is_told_in_order_and_until_it_takes_it() {
+    let secret = "key-of-the-shop!";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let file = env::temp_dir().join(format!("parlor-relay-http-secret-{}", process::id()));
+    fs::write(&file, format!("{secret}\n")).unwrap();
+    let hooks = ["--webhook-url", &url, "--webhook-secret-file", file.to_str().unwrap()];
+    let mut relay = Running::start("webhook", &[&hooks[..], &["--drain-timeout-ms", "0"]].concat());
+    let posts = std::thread::spawn(move || {
+        let answers = ["500 No", "204 Yes", "200 OK", "200 OK", "200 OK", "200 OK", "200 OK"];
+        answers.map(|answer| receive(&listener, secret, answer))
+    });
+    in_runtime(async {
+        let mut ann = relay.join("ann").await;
+        assert!(matches!(ann.next().await, RelayMessage::Joined(_)));
+        let track =
+            TrackInfo { kind: TrackKind::Data, codec: "x".into(), spatial_layers: 1, temporal_layers: 1 };
+        let publish = Publish {
+            request: 2,
+            stream: "cam".parse().unwrap(),
+            tracks: vec![track],
+            delivery: Delivery::Datagram,
+        };
+        ann.requests.send(&ClientMessage::Publish(publish)).await.unwrap();
+        assert!(matches!(ann.next().await, RelayMessage::Published(_)));
+        ann.requests.send(&ClientMessage::Leave(Leave { request: 3 })).await.unwrap();
+        assert_eq!(ann.next().await, RelayMessage::Done(Done { request: 3 }));
+        ann.session.close(Code::Ok, "");
+    });
+    // What is on its way is still told when the relay ends.
+    relay.terminate();
+    let posts = posts.join().unwrap();
+    relay.ended();
+    assert_eq!(posts[0], posts[1], "tried again");
+    let told: Vec<_> = posts[1..].iter().map(|post| post["event"].as_str().unwrap()).collect();
+    let expected =
+        ["room_opened", "user_joined", "stream_added", "stream_removed", "user_left", "room_closed"];
+    assert_eq!(told, expected);
+    let numbers: Vec<_> = posts[1..].iter().map(|post| post["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    assert!(posts.iter().all(|post| post["room"] == "standup" && post["epoch"] == posts[0]["epoch"]));
+    assert_eq!((&posts[2]["user"], &posts[2]["users"]), (&json!("ann"), &json!(1)));
+    assert_eq!((&posts[4]["stream"], &posts[4]["reason"]), (&json!("cam"), &json!("Left")));
+    _ = fs::remove_file(file);
 }

@@ -36,6 +36,7 @@ const SHELLS: &[&str] = &[
     "transport/src/sim",
     "relay/src/connection",
     "relay/src/http/mod",
+    "relay/src/http/webhooks",
     "relay/src/main",
     "relay/src/server",
     "client/src/cli",

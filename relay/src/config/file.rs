@@ -70,6 +70,8 @@ pub struct File {
     #[serde(default)]
     http: Http,
     #[serde(default)]
+    webhooks: WebhookSection,
+    #[serde(default)]
     log: Log,
 }
 
@@ -122,6 +124,13 @@ struct Http {
 
 #[derive(Clone, Default, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct WebhookSection {
+    url: Option<String>,
+    secret_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Default, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Log {
     format: Option<LogFormat>,
     filter: Option<String>,
@@ -170,10 +179,16 @@ impl File {
         self.http.admin_token_file.as_deref()
     }
 
-    /// Changes `config` where the file says something, except for the apps and the admin token: see
-    /// [`File::load_apps`] and [`File::admin_token_file`].
+    /// Where webhooks go and their secret is, as far as the file says it.
+    pub fn webhooks(&self) -> (Option<&str>, Option<&Path>) {
+        (self.webhooks.url.as_deref(), self.webhooks.secret_file.as_deref())
+    }
+
+    /// Changes `config` where the file says something, except for what stands in other files: see
+    /// [`File::load_apps`], [`File::admin_token_file`] and [`File::webhooks`].
     pub fn apply(self, config: &mut Config) {
-        let File { dev, listen, host, apps: _, tokens, tls, limits, connections, http, log } = self;
+        let File { dev, listen, host, apps: _, tokens, tls, limits, connections, http, webhooks: _, log } =
+            self;
         match dev {
             Some(true) => config.apps = vec![App::open(AppId::dev())],
             Some(false) => config.apps.clear(),

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use parlor_transport::id::AppId;
 
 use super::file::{File, FileError};
-use super::http::{AdminToken, SecretError};
+use super::http::{AdminToken, SecretError, WebhookError, Webhooks};
 use super::{Config, ConfigError, Tls};
 use crate::auth::App;
 use crate::logging::LogFormat;
@@ -125,6 +125,12 @@ pub struct Flags {
     /// File with the token that administrators show (or PARLOR_ADMIN_TOKEN: the token itself).
     #[arg(long, env = "PARLOR_ADMIN_TOKEN_FILE", global = true, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Where it is posted who and what comes and goes.
+    #[arg(long, env = "PARLOR_WEBHOOK_URL", global = true, value_name = "URL")]
+    webhook_url: Option<String>,
+    /// File with the secret that these posts are signed with.
+    #[arg(long, env = "PARLOR_WEBHOOK_SECRET_FILE", global = true, value_name = "FILE")]
+    webhook_secret_file: Option<PathBuf>,
     /// How log lines look [default: text].
     #[arg(long, env = "PARLOR_LOG_FORMAT", global = true, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -142,6 +148,9 @@ pub enum SettingsError {
     /// The admin token.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The webhooks.
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
     /// The whole.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -160,8 +169,12 @@ impl Flags {
         config.quic.key_log = env::var_os("SSLKEYLOGFILE").is_some();
         let mut admin_token_file = self.admin_token_file.clone();
         let admin_token = env::var("PARLOR_ADMIN_TOKEN").ok().filter(|_| admin_token_file.is_none());
+        let (mut url, mut secret_file) = (self.webhook_url.clone(), self.webhook_secret_file.clone());
         if let Some(path) = &self.config {
             let file = File::read(path)?;
+            let (said_url, said_secret) = file.webhooks();
+            url = url.or_else(|| said_url.map(str::to_owned));
+            secret_file = secret_file.or_else(|| said_secret.map(Path::to_owned));
             let apps = file.load_apps(path)?;
             admin_token_file = admin_token_file.or_else(|| file.admin_token_file().map(Path::to_owned));
             file.apply(&mut config);
@@ -171,6 +184,12 @@ impl Flags {
         config.admin_token = match (admin_token, admin_token_file) {
             (Some(token), _) => Some(AdminToken::new(&token)?),
             (None, Some(path)) => Some(AdminToken::from_file(&path)?),
+            (None, None) => None,
+        };
+        config.webhooks = match (url, secret_file) {
+            (Some(url), Some(secret)) => Some(Webhooks::from_file(&url, &secret)?),
+            (Some(_), None) => return Err(WebhookError::Missing("secret_file").into()),
+            (None, Some(_)) => return Err(WebhookError::Missing("url").into()),
             (None, None) => None,
         };
         config.check()?;
@@ -265,10 +284,10 @@ mod tests {
     fn every_key_of_the_file_has_a_flag_that_does_the_same() {
         let command = Cli::command();
         let mut seen = 0;
-        let tables = ["tls", "limits", "connections", "log", "tokens", "http"];
-        // Apps have keys, which do not belong on a command line.
-        let own = |key: &String| key != "apps" && !tables.contains(&key.as_str());
-        let all = keys("").into_iter().filter(own).map(|key| ("", key));
+        let tables = ["tls", "limits", "tokens", "connections", "http", "webhooks", "log"];
+        // Apps are lists of keys: in the file alone.
+        let is_plain = |key: &String| !tables.contains(&key.as_str()) && key != "apps";
+        let all = keys("").into_iter().filter(is_plain).map(|key| ("", key));
         let all = all.chain(
             tables
                 .into_iter()
@@ -279,6 +298,8 @@ mod tests {
                 ("tls", "directory") => "tls_directory",
                 ("tokens", "notice_ms") => "token_notice_ms",
                 ("tokens", "grace_ms") => "token_grace_ms",
+                ("webhooks", "url") => "webhook_url",
+                ("webhooks", "secret_file") => "webhook_secret_file",
                 ("http", "listen") => "http",
                 ("http", "enabled") => "no_http",
                 ("log", "format") => "log_format",
@@ -298,7 +319,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 27, "the whole file was looked at");
+        assert_eq!(seen, 29, "the whole file was looked at");
     }
 
     #[test]

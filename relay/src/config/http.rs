@@ -1,6 +1,6 @@
 //! Settings of what is spoken over HTTP: the listener, who may administer, and the webhooks.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
@@ -44,6 +44,113 @@ pub enum SecretError {
         /// What the system said.
         why: String,
     },
+}
+
+/// Where events are posted to, and with what they are signed.
+#[derive(Clone)]
+pub struct Webhooks {
+    url: hyper::Uri,
+    secret: hmac::Key,
+}
+
+/// Webhooks that will not do.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The address is not one that is posted to.
+    #[error(
+        "webhooks cannot go to {url:?}: {why}; give http://127.0.0.1:PORT/PATH, and for another machine or https a \
+         proxy there"
+    )]
+    Url {
+        /// As it was given.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// One of the two is missing.
+    #[error("webhooks want url and secret_file, both; {0} is missing")]
+    Missing(&'static str),
+}
+
+impl Webhooks {
+    const WHAT: &'static str = "the webhook secret";
+
+    /// Events go to `url`, signed with `secret`, which the receiver has, too.
+    ///
+    /// # Errors
+    /// [`WebhookError`] when `url` is not plain HTTP to this machine, or the secret is too short or long.
+    pub fn new(url: &str, secret: &str) -> Result<Self, WebhookError> {
+        let bad = |why| WebhookError::Url { url: url.to_owned(), why };
+        let uri: hyper::Uri = url.parse().map_err(|_| bad("it is no URL"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(bad("it does not begin with http://"));
+        }
+        if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+            return Err(bad("a name or password stands in it"));
+        }
+        // What is posted can be read on its way.
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        if host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+            return Err(bad("it is not on this machine"));
+        }
+        if uri.port_u16() == Some(0)
+            || uri
+                .authority()
+                .is_some_and(|a| a.port().is_none() && a.as_str() != uri.host().unwrap_or_default())
+        {
+            return Err(bad("its port is none"));
+        }
+        let secret = check(Self::WHAT, secret.trim())?;
+        Ok(Webhooks { url: uri, secret: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()) })
+    }
+
+    /// The same, with the secret from a file.
+    ///
+    /// # Errors
+    /// [`WebhookError`].
+    pub fn from_file(url: &str, secret: &Path) -> Result<Self, WebhookError> {
+        Self::new(url, &read(Self::WHAT, secret)?)
+    }
+
+    /// Where events are posted to.
+    pub fn url(&self) -> String {
+        self.url.to_string()
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        self.url.host().unwrap_or_default().trim_matches(['[', ']'])
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.url.port_u16().unwrap_or(80)
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        self.url.authority().map_or("", |authority| authority.as_str())
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.url.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// What stands in the header of a post with this body: HMAC-SHA256 of it, in hexadecimal.
+    pub fn sign(&self, body: &[u8]) -> String {
+        let mut text = String::from("sha256=");
+        for byte in hmac::sign(&self.secret, body).as_ref() {
+            // Writing into memory cannot fail.
+            _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Webhooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhooks").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl AdminToken {
@@ -103,6 +210,35 @@ fn read(what: &'static str, path: &Path) -> Result<String, SecretError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SIGNED: &str = "sha256=72b1f94c418aaeb782de291e711c26d82cc93562e339d5aeec5f29e101b73adc";
+
+    #[test]
+    fn webhooks_stay_on_this_machine_and_are_signed() {
+        let secret = "key-of-the-shop!";
+        let hooks = Webhooks::new("http://127.0.0.1:8080/hook?x=1", secret).unwrap();
+        assert_eq!((hooks.host(), hooks.port(), hooks.path()), ("127.0.0.1", 8080, "/hook?x=1"));
+        // printf '{"a":1}' | openssl dgst -sha256 -hmac 'key-of-the-shop!'
+        assert_eq!(hooks.sign(b"{\"a\":1}"), SIGNED);
+        assert!(!format!("{hooks:?}").contains(secret));
+        for good in ["http://localhost/", "http://[::1]:9/x", "http://127.9.9.9"] {
+            Webhooks::new(good, secret).unwrap();
+        }
+        for (bad, why) in [
+            ("", "no URL"),
+            ("/hook", "does not begin"),
+            ("https://127.0.0.1/", "does not begin"),
+            ("http://example.com/", "not on this machine"),
+            ("http://localhost.example.com/", "not on this machine"),
+            ("http://ann:pw@127.0.0.1/", "a name or password"),
+            ("http://127.0.0.1:0/", "its port"),
+            ("http://127.0.0.1:99999/", "URL"),
+        ] {
+            let error = Webhooks::new(bad, secret).unwrap_err().to_string();
+            assert!(error.contains(why) || bad.contains("99999"), "{bad}: {error}");
+        }
+        assert!(Webhooks::new("http://localhost/", "short").unwrap_err().to_string().contains("has 5 bytes"));
+    }
 
     #[test]
     fn only_the_same_token_is_the_token_and_none_is_shown() {

@@ -18,7 +18,7 @@ use parlor_transport::quic::Options;
 use crate::auth::App;
 use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits};
 use crate::logging::LogFormat;
-use http::{AdminToken, HTTP_DEFAULT};
+use http::{AdminToken, HTTP_DEFAULT, Webhooks};
 
 /// Everything a relay has to know.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// What administrators show; without it nobody administers over HTTP.
     pub admin_token: Option<AdminToken>,
+    /// Where it is told who and what comes and goes; not by a relay in a simulation.
+    pub webhooks: Option<Webhooks>,
     /// How long a relay that was asked to end waits for its users to go elsewhere.
     pub drain_timeout: Duration,
     /// How log lines look.
@@ -169,6 +171,7 @@ impl Default for Config {
             quic: Options::default(),
             http: Some(HTTP_DEFAULT),
             admin_token: None,
+            webhooks: None,
             drain_timeout: DRAIN_DEFAULT,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),

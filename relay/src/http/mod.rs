@@ -4,6 +4,7 @@
 //! operator's own network ask needs no more, and what others ask can hold nothing.
 
 mod admin;
+pub(crate) mod webhooks;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -188,6 +189,7 @@ fn figures(hub: &Hub) -> Figures {
         rtts: sessions.iter().map(|session| session.rtt()).collect(),
         queue_ages: outs.iter().map(|out| out.queue_age).collect(),
         symbols_expired: outs.iter().map(|out| out.sent.expired).sum(),
+        webhooks: hub.outbox().counters(),
         is_draining: hub.readiness() == Readiness::Draining,
     }
 }

@@ -7,6 +7,7 @@
 mod client;
 pub mod moderation;
 mod notice;
+mod report;
 mod resume;
 mod tokens;
 mod verdict;
@@ -55,6 +56,8 @@ pub struct Lobby {
     bans: moderation::Bans,
     /// The relay ends soon.
     is_draining: bool,
+    /// Somebody wants to be told what happens.
+    is_reporting: bool,
     tally: Tally,
     outputs: VecDeque<Output>,
     sessions: u64,
@@ -112,6 +115,7 @@ impl Lobby {
             resume_key,
             bans: moderation::Bans::default(),
             is_draining: false,
+            is_reporting: false,
             tally: Tally::default(),
             outputs: VecDeque::new(),
             sessions: 0,

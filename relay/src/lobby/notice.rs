@@ -10,6 +10,7 @@ use parlor_transport::wire::control::{RelayMessage, TrackWish};
 use super::SharedRoom;
 use crate::forward::publication::Publication;
 use crate::room::index::RoomKey;
+use crate::webhook::Happening;
 
 /// Something to be done.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub enum Output {
     RoomChanged(RoomKey),
     /// The last user left the room.
     RoomEnded(RoomKey),
+    /// For the app's server.
+    Happened(Happening),
 }
 
 /// Something for one connection to do.

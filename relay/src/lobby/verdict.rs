@@ -63,6 +63,7 @@ impl Lobby {
             return self.fail_room(key);
         }
         self.outputs.push_back(Output::RoomChanged(key.clone()));
+        self.report(&committed);
         match change.clone() {
             Change::UserJoined { session, user } => {
                 tracing::info!(session = session.0, room = %key.room, user = %user.user, "user joined");
@@ -124,8 +125,7 @@ impl Lobby {
         self.done(ticket, session, Asked::Leave);
         let ended = self.rooms.get(key).is_some_and(|live| lock(&live.room).roster().is_empty());
         if ended {
-            self.rooms.remove(key);
-            self.outputs.push_back(Output::RoomEnded(key.clone()));
+            self.end_room(key);
         }
     }
 
@@ -249,7 +249,6 @@ impl Lobby {
             self.drop_plays(session);
             self.notify(session, Notice::Close(Refusal::from(Code::Internal)));
         }
-        self.rooms.remove(key);
-        self.outputs.push_back(Output::RoomEnded(key.clone()));
+        self.end_room(key);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::lobby::{Survey, Tally};
 use crate::server::Counters;
+use crate::webhook::WebhookCounters;
 use latency::Histogram;
 
 /// Everything at one moment.
@@ -27,6 +28,8 @@ pub struct Figures {
     pub queue_ages: Vec<Duration>,
     /// Symbols that were too old to be sent, over all connections that there are now.
     pub symbols_expired: u64,
+    /// How posting to the app's server goes.
+    pub webhooks: WebhookCounters,
     /// Whether the relay is about to end.
     pub is_draining: bool,
 }
@@ -44,6 +47,7 @@ impl Figures {
             ("players", "Plays that frames go to.", players),
             ("cached_bytes", "Bytes of frames kept for late and slow players.", cached_bytes),
             ("pending", "Proposals without a verdict, and notices not handed out.", pending),
+            ("webhooks_waiting", "Events that wait for the app's server.", self.webhooks.waiting),
             ("draining", "1 while the relay waits for its users to go.", usize::from(self.is_draining)),
         ] {
             page.metric(name, "gauge", help);
@@ -55,6 +59,9 @@ impl Figures {
             ("joins_total", "Users who joined a room.", self.tally.joins),
             ("frames_received_total", "Frames from publishers.", counters.frames_received),
             ("bytes_received_total", "Bytes of those frames.", counters.bytes_received),
+            ("webhooks_delivered_total", "Events that the app's server took.", self.webhooks.delivered),
+            ("webhooks_dropped_total", "Events that were given up.", self.webhooks.dropped),
+            ("webhooks_failures_total", "Posts that failed and were tried again.", self.webhooks.failures),
             ("frames_sent_total", "Frames to players, each counted once for each.", counters.frames_sent),
             ("bytes_sent_total", "Bytes of those frames.", counters.bytes_sent),
         ] {

@@ -1,8 +1,8 @@
 //! The lobby behind its lock, and the way from its notices to the connections.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use parlor_transport::address::RelayAddress;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::auth::App;
+use crate::http::webhooks::Outbox;
 use crate::limits::NOTICES_MAX;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
@@ -31,6 +32,7 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     counts: Counts,
     readiness: AtomicU8,
+    outbox: Arc<Outbox>,
 }
 
 /// Whether the relay takes joins.
@@ -56,6 +58,10 @@ pub(crate) enum Calendar {
 
 struct State {
     lobby: Lobby,
+    /// What happened, for the app's server.
+    outbox: Arc<Outbox>,
+    clock: Clock,
+    calendar: Calendar,
     /// What [`Hub::poll_timeout`] said last.
     told: Option<Timestamp>,
     /// How long requests took, by operation.
@@ -118,8 +124,12 @@ pub struct Counters {
 
 impl Hub {
     pub(crate) fn new(clock: Clock, calendar: Calendar, lobby: Lobby) -> Self {
+        let outbox = Arc::<Outbox>::default();
         let state = State {
             lobby,
+            outbox: outbox.clone(),
+            clock: clock.clone(),
+            calendar,
             told: None,
             latencies: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -133,11 +143,16 @@ impl Hub {
             state: Mutex::new(state),
             counts: Counts::default(),
             readiness: AtomicU8::new(0),
+            outbox,
         }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
     }
 
     pub(crate) fn readiness(&self) -> Readiness {
@@ -233,10 +248,7 @@ impl Hub {
     }
 
     fn date(&self) -> UnixTime {
-        match self.calendar {
-            Calendar::System => system_date(),
-            Calendar::Clock => UnixTime::from_micros(self.clock.now().as_micros()),
-        }
+        self.calendar.date(&self.clock)
     }
 
     pub(crate) fn drain(&self, address: Option<&RelayAddress>) {
@@ -301,6 +313,15 @@ impl Hub {
     }
 }
 
+impl Calendar {
+    fn date(self, clock: &Clock) -> UnixTime {
+        match self {
+            Calendar::System => system_date(),
+            Calendar::Clock => UnixTime::from_micros(clock.now().as_micros()),
+        }
+    }
+}
+
 /// The date as the system has it.
 pub(crate) fn system_date() -> UnixTime {
     #[expect(clippy::disallowed_methods, reason = "tokens and epochs are dated; simulations use their clock")]
@@ -334,6 +355,9 @@ impl State {
                 }
                 Output::RoomEnded(key) => _ = self.rooms.remove(&key),
                 Output::Resumed { session, connection } => self.move_route(session, connection),
+                Output::Happened(happening) => {
+                    self.outbox.push(self.calendar.date(&self.clock), happening);
+                }
                 Output::Notice(id, notice) => {
                     let mail = match notice {
                         Notice::Entered { room, from } => {

@@ -20,9 +20,10 @@ use tokio::task::JoinSet;
 
 use crate::auth::App;
 use crate::auth::resume::ResumeKey;
+use crate::config::http::Webhooks;
 use crate::config::{Config, ConfigError, Tls};
 use crate::connection;
-use crate::http::{HttpError, Listener};
+use crate::http::{HttpError, Listener, webhooks};
 use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
 use crate::lobby::{Lobby, Survey};
 use crate::room::index::{MemoryIndex, RoomKey};
@@ -58,6 +59,7 @@ pub struct Relay {
     fingerprint: Option<Fingerprint>,
     certificate: Option<CertificateFiles>,
     http: Option<Listener>,
+    webhooks: Option<Webhooks>,
     config: Config,
     hub: Arc<Hub>,
 }
@@ -100,12 +102,16 @@ impl Relay {
             None => None,
         };
         let relay = Self::serve(config, binding, epoch_first, Calendar::System)?;
-        Ok(Relay { http, ..relay })
+        let webhooks = relay.config.webhooks.clone();
+        if webhooks.is_some() {
+            relay.hub.operate(|_, _, lobby| lobby.report_happenings());
+        }
+        Ok(Relay { http, webhooks, ..relay })
     }
 
     /// Binds to `binding` instead of the address of `config`: in a simulation, its clock and network. The
     /// clock is the calendar, too: its origin is taken for the beginning of 1970 when tokens are dated. It serves
-    /// no HTTP.
+    /// no HTTP and posts nothing.
     ///
     /// # Errors
     /// [`BindError`], which says what to do.
@@ -141,6 +147,7 @@ impl Relay {
             fingerprint: pinned.then(|| identity.fingerprint()),
             certificate,
             http: None,
+            webhooks: None,
             config,
             hub: Arc::new(Hub::new(clock, calendar, lobby)),
             endpoint,
@@ -192,12 +199,16 @@ impl Relay {
         drain: impl Future<Output = Option<RelayAddress>>,
         stop: impl Future<Output = ()>,
     ) {
-        let Relay { endpoint, hub, config, mut certificate, http, .. } = self;
+        let Relay { endpoint, hub, config, mut certificate, http, webhooks, .. } = self;
         let clock = hub.clock().clone();
         // Ends with this function.
         let mut beside = JoinSet::new();
         if let Some(listener) = http {
             beside.spawn(listener.serve(hub.clone()));
+        }
+        let is_posting = webhooks.is_some();
+        if let Some(webhooks) = webhooks {
+            beside.spawn(webhooks::post_all(clock.clone(), webhooks, hub.outbox().clone()));
         }
         hub.set_readiness(Readiness::Serving);
         let mut drain_timer = clock.timer();
@@ -251,6 +262,9 @@ impl Relay {
         let ended = clock.timeout(SHUTDOWN_MAX, async { while connections.join_next().await.is_some() {} });
         if ended.await.is_err() {
             tracing::warn!(connections = connections.len(), "some connections did not end in time");
+        }
+        if is_posting && clock.timeout(SHUTDOWN_MAX, hub.outbox().empty()).await.is_err() {
+            tracing::warn!(waiting = hub.outbox().counters().waiting, "events were not taken in time");
         }
         endpoint.close(Code::RelayShutdown, Code::RelayShutdown.text());
         _ = clock.timeout(SHUTDOWN_MAX, endpoint.wait_idle()).await;

@@ -134,6 +134,29 @@ fn a_removed_stream_ends_and_may_come_again_a_forbidden_one_may_not() {
 }
 
 #[test]
+fn what_happens_is_told_outside_in_the_order_of_the_room() {
+    let told = |lobby: &mut Lobby| {
+        let mut words = Vec::new();
+        while let Some(output) = lobby.poll_output() {
+            if let Output::Happened(happening) = output {
+                let what = format!("{:?}", happening.what);
+                words.push(what.split([' ', '(']).next().unwrap_or_default().to_owned());
+            }
+        }
+        words
+    };
+    let mut lobby = lobby();
+    lobby.report_happenings();
+    let session = lobby.connect(NOW).unwrap();
+    for message in [hello(), join("r", "ann"), publish(2, "cam")] {
+        lobby.handle(NOW, DATE, session, message);
+    }
+    assert_eq!(told(&mut lobby), ["RoomOpened", "UserJoined", "StreamAdded"]);
+    lobby.close_room(NOW, &key("r")).unwrap();
+    assert_eq!(told(&mut lobby), ["StreamRemoved", "UserLeft", "RoomClosed"]);
+}
+
+#[test]
 fn bans_are_bounded_for_each_room_and_in_all() {
     let mut lobby = lobby();
     let until = Ban::Until(DATE + Duration::from_secs(10));
