@@ -2,8 +2,11 @@
 //! and when to give up.
 //!
 //! A machine: messages, frames and the time go in; messages, frames and changes come out. Connections and
-//! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`.
+//! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`,
+//! messages in `messages`, and what else ends with one answer in `asked`.
 
+mod asked;
+mod messages;
 mod plays;
 mod publications;
 #[cfg(test)]
@@ -17,7 +20,7 @@ use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{LoginId, StreamId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    self, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
+    self, AppMessage, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
 };
 use parlor_transport::wire::hop::LANE_MAX;
 
@@ -27,6 +30,7 @@ use crate::room::feed::{Feed, Reader};
 use crate::room::mirror::Mirror;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
 use crate::stats::RoomStats;
+use asked::Asked;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
 use tokens::Renewal;
@@ -78,6 +82,11 @@ pub struct Call {
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
     plays: BTreeMap<u32, Play>,
+    /// Requests that end with one answer.
+    asked: BTreeMap<u32, Asked>,
+    /// Messages to other users that wait to be sent, and the bytes in them.
+    messages: VecDeque<AppMessage>,
+    messages_bytes: usize,
     renewals: BTreeMap<u32, Renewal>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
@@ -136,6 +145,9 @@ impl Call {
             outgoing: [ClientMessage::Hello(hello), ClientMessage::Join(join)].into(),
             publications: BTreeMap::new(),
             plays: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            messages: VecDeque::new(),
+            messages_bytes: 0,
             renewals: BTreeMap::new(),
             unread_renewals: BTreeSet::new(),
             lanes: BTreeMap::new(),
@@ -157,6 +169,11 @@ impl Call {
     /// The room as far as the relay told.
     pub fn mirror(&self) -> &Mirror {
         &self.mirror
+    }
+
+    /// A reader that hears of what is, and of messages from here on.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.feed)
     }
 
     /// The next event for `reader`.
@@ -250,7 +267,7 @@ impl Call {
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
-                } else {
+                } else if !self.handle_answer(done.request, Ok(())) {
                     self.handle_renewal(done.request, Ok(()));
                 }
             }
@@ -273,6 +290,8 @@ impl Call {
             self.end(RoomStatus::failed(RoomReason::LeaveFailed, refusal));
         } else if self.publications.contains_key(&request) {
             self.handle_publish_refused(request, refusal);
+        } else if self.asked.contains_key(&request) {
+            self.handle_answer(request, Err(refusal));
         } else if self.renewals.contains_key(&request) {
             self.handle_renewal(request, Err(refusal));
         } else {
@@ -332,6 +351,8 @@ impl Call {
         self.end_publications(&error);
         self.end_plays(&error);
         self.end_renewals(&error);
+        self.end_messages();
+        self.end_asked(&error);
         self.set_status(status);
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Decisions are made by [`call::Call`](crate::call::Call); here is only what needs a runtime.
 
+mod answer;
 mod driver;
 mod player;
 mod publisher;
@@ -23,6 +24,7 @@ use tokio::runtime::Handle;
 use crate::call::{Call, Timeouts};
 use crate::error::{EngineError, JoinError};
 use crate::options::{EngineConfig, JoinOptions};
+pub use answer::Answer;
 pub use player::{Frames, Player};
 pub use publisher::Publisher;
 pub use room::{Room, RoomEvents};

@@ -7,6 +7,7 @@ use parlor_transport::address::AddressError;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{IdError, StreamId};
 use parlor_transport::token::TokenError;
+use parlor_transport::wire::control::{APP_MESSAGE_MAX, LISTED_MAX};
 
 /// Why there is no engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +139,74 @@ impl Coded for RenewError {
     }
 }
 
+/// Why something was not asked of the relay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for AskError {
+    fn code(&self) -> Code {
+        match self {
+            AskError::TooManyRequests => Code::TooManyRequests,
+            AskError::Ended(refusal) => refusal.code(),
+        }
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// It has so many bytes, which is too many.
+    #[error(
+        "a message of {0} bytes is too large ({code}); send at most {APP_MESSAGE_MAX} at once",
+        code = Code::TooLarge.number()
+    )]
+    TooLarge(usize),
+    /// It is for so many users, which is too many to list.
+    #[error(
+        "a message for {0} users is too large ({code}); list at most {LISTED_MAX}, or send it to everyone",
+        code = Code::TooLarge.number()
+    )]
+    TooManyListed(usize),
+    /// It is for nobody.
+    #[error("the message is for nobody ({}); list at least one user", Code::UnknownUser.number())]
+    Nobody,
+    /// More messages wait than are kept.
+    #[error("too many messages wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for MessageError {
+    fn code(&self) -> Code {
+        match self {
+            MessageError::TooLarge(_) | MessageError::TooManyListed(_) => Code::TooLarge,
+            MessageError::Nobody => Code::UnknownUser,
+            MessageError::TooManyRequests => Code::TooManyRequests,
+            MessageError::Ended(refusal) => refusal.code(),
+        }
+    }
+}
+
+impl From<AskError> for MessageError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::TooManyRequests => MessageError::TooManyRequests,
+            AskError::Ended(refusal) => MessageError::Ended(refusal),
+        }
+    }
+}
+
 /// Why nothing was tried to play a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -196,6 +265,13 @@ mod tests {
             Box::new(RenewError::Refused(Refusal::from(Code::TokenExpired))),
             Box::new(RenewError::Ended(Refusal::from(Code::Closed))),
             Box::new(RenewError::TooManyRequests),
+            Box::new(AskError::TooManyRequests),
+            Box::new(AskError::Ended(Refusal::from(Code::Closed))),
+            Box::new(MessageError::TooLarge(20_000)),
+            Box::new(MessageError::TooManyListed(300)),
+            Box::new(MessageError::Nobody),
+            Box::new(MessageError::TooManyRequests),
+            Box::new(MessageError::Ended(Refusal::from(Code::Closed))),
         ];
         for error in errors {
             let text = error.to_string();

@@ -36,8 +36,8 @@ pub mod publisher;
 pub mod room;
 pub mod stats;
 
-pub use engine::{Engine, Frames, Player, Publisher, Room, RoomEvents};
-pub use error::{EngineError, JoinError, PlayError, PublishError, RenewError};
+pub use engine::{Answer, Engine, Frames, Player, Publisher, Room, RoomEvents};
+pub use error::{AskError, EngineError, JoinError, MessageError, PlayError, PublishError, RenewError};
 pub use options::{EngineConfig, JoinOptions, PlayOptions, PublishOptions, Scenario};
 /// The media crate that [`pipeline`] is made of.
 #[cfg(feature = "codecs")]

@@ -8,8 +8,9 @@ pub mod mirror;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use parlor_transport::error::Refusal;
-use parlor_transport::id::{StreamId, UserId};
+use parlor_transport::id::{IdError, StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Departure, StreamInfo, UserInfo};
 
@@ -111,6 +112,21 @@ pub enum RoomEvent {
         /// When.
         at: Timestamp,
     },
+    /// Another user sent a message. Those of one user come in the order they were sent, unless it sent them lossy
+    /// and they were dropped. Between users, and with the other events, there is no order.
+    Message {
+        /// Who.
+        from: UserId,
+        /// Whether it was for listed users rather than for the room.
+        direct: bool,
+        /// What, at most 16 KiB.
+        payload: Bytes,
+    },
+    /// The reader fell so far behind that messages were dropped here.
+    MessagesMissed {
+        /// How many.
+        count: u64,
+    },
     /// The reader fell behind (or the relay sent the room anew): instead of every event it gets
     /// the difference between what it last saw and what is.
     Resync {
@@ -169,6 +185,25 @@ impl RoomEvent {
             | RoomEvent::Resync { count, .. } => Some(*count),
             _ => None,
         }
+    }
+}
+
+/// Whom a message is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Recipients {
+    /// Everyone in the room but the sender.
+    Everyone,
+    /// These users, 1 to 256; all of them must be in the room. The sender gets no copy.
+    Users(Vec<UserId>),
+}
+
+impl Recipients {
+    /// Users by their ids.
+    ///
+    /// # Errors
+    /// [`IdError`] when an id is not valid.
+    pub fn users<U: AsRef<str>>(ids: impl IntoIterator<Item = U>) -> Result<Self, IdError> {
+        ids.into_iter().map(UserId::new).collect::<Result<_, _>>().map(Recipients::Users)
     }
 }
 

@@ -121,6 +121,10 @@ codes! {
     TokenForOther = 1028, final, "the token is for another app, room or user; get one for this";
     /// The token does not let its user join.
     JoinForbidden = 1029, final, "the token does not let its user join; get one that does";
+    /// More app messages than one user may send in the time.
+    TooManyMessages = 1040, retry, "too many messages at once; slow down";
+    /// A message for somebody who is not in the room.
+    UnknownUser = 1041, final, "a user that the message is for is not in the room; leave them out";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use parlor_transport::id::UserId;
 use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::Said;
 
 use super::mirror::{Change, Mirror};
 use super::{RoomEvent, RoomStatus, RoomView};
@@ -14,6 +15,11 @@ use super::{RoomEvent, RoomStatus, RoomView};
 /// Events kept for readers: a join storm of a thousand people can be read one by one, and at some
 /// 1 kB an event the memory stays about 1 MB.
 pub const EVENTS_MAX: usize = 1024;
+
+/// Messages kept for readers, and bytes in them: as many as events, or a hundred of the largest.
+const MESSAGES_MAX: usize = 1024;
+/// See [`MESSAGES_MAX`].
+const MESSAGES_BYTES_MAX: usize = 100 * 16 * 1024;
 
 /// The newest events of one room.
 #[derive(Debug)]
@@ -23,6 +29,12 @@ pub struct Feed {
     /// The index of the first kept event, counted from the room's first.
     first: u64,
     capacity: usize,
+    /// The newest messages of other users. They stand apart, so that neither a join storm nor a fresh snapshot
+    /// displaces them.
+    messages: VecDeque<Said>,
+    messages_bytes: usize,
+    /// Messages dropped for later ones.
+    messages_first: u64,
     /// When the token expires, from the relay's notice on until it is renewed.
     token_expiry: Option<Timestamp>,
     /// Notices of that so far.
@@ -37,7 +49,17 @@ impl Feed {
 
     /// A feed that keeps `capacity` events.
     pub fn with_capacity(me: UserId, capacity: usize) -> Self {
-        Feed { me, events: VecDeque::new(), first: 0, capacity, token_expiry: None, token_notices: 0 }
+        Feed {
+            me,
+            events: VecDeque::new(),
+            first: 0,
+            capacity,
+            messages: VecDeque::new(),
+            messages_bytes: 0,
+            messages_first: 0,
+            token_expiry: None,
+            token_notices: 0,
+        }
     }
 
     /// Takes a change of the mirror, after which `count` users are in the room.
@@ -67,6 +89,17 @@ impl Feed {
     /// Takes a change of the room's state.
     pub fn push_status(&mut self, status: RoomStatus) {
         self.push(RoomEvent::State(status));
+    }
+
+    /// Takes a message of another user.
+    pub fn push_message(&mut self, said: Said) {
+        self.messages_bytes += said.payload.len();
+        self.messages.push_back(said);
+        while self.messages.len() > MESSAGES_MAX || self.messages_bytes > MESSAGES_BYTES_MAX {
+            let Some(oldest) = self.messages.pop_front() else { break };
+            self.messages_bytes -= oldest.payload.len();
+            self.messages_first += 1;
+        }
     }
 
     /// The token expires at `at`. Not one event among others, which a slow reader may miss: it is told to
@@ -104,6 +137,8 @@ pub struct Reader {
     /// Whether the reader was told of a whole room before: until then a difference is an Add.
     synced: bool,
     status: Option<RoomStatus>,
+    /// The next message to give.
+    message: u64,
     /// Notices of the token's end that were told or came to nothing.
     token_notices: u64,
     /// What a difference was cut into; a handful.
@@ -111,6 +146,12 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// A reader of what is, of every change, and of messages from here on.
+    pub fn new(feed: &Feed) -> Self {
+        let message = feed.messages_first + feed.messages.len() as u64;
+        Reader { message, ..Reader::default() }
+    }
+
     /// The next event, or `None` until there is one.
     pub fn next(&mut self, feed: &Feed, mirror: &Mirror, status: &RoomStatus) -> Option<RoomEvent> {
         if self.pending.is_empty() && self.next.is_none_or(|next| next < feed.first) {
@@ -122,20 +163,32 @@ impl Reader {
                 return Some(RoomEvent::TokenWillExpire { at });
             }
         }
-        let event = match self.pending.pop_front() {
-            Some(event) => event,
-            None => {
-                let next = self.next?;
-                let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
-                self.next = Some(next + 1);
-                event
-            }
-        };
+        let event = self.pending.pop_front().or_else(|| self.next_change(feed));
+        let Some(event) = event else { return self.next_message(feed) };
         self.seen.apply(&event);
         if let RoomEvent::State(status) = &event {
             self.status = Some(status.clone());
         }
         Some(event)
+    }
+
+    fn next_change(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        let next = self.next?;
+        let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
+        self.next = Some(next + 1);
+        Some(event)
+    }
+
+    /// Changes come first: so a user is known before what they say, if the relay told of both.
+    fn next_message(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        if let Some(count) = feed.messages_first.checked_sub(self.message).filter(|&count| count > 0) {
+            self.message = feed.messages_first;
+            return Some(RoomEvent::MessagesMissed { count });
+        }
+        let at = usize::try_from(self.message - feed.messages_first).ok()?;
+        let Said { from, direct, payload } = feed.messages.get(at)?.clone();
+        self.message += 1;
+        Some(RoomEvent::Message { from, direct, payload })
     }
 
     /// Queues the way from what was seen to what is.

@@ -5,7 +5,9 @@
 //! It moves no frames and writes to no connection.
 
 mod client;
+mod messages;
 mod notice;
+pub mod outbox;
 mod tokens;
 mod verdict;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parlor_transport::error::Refusal;
 use parlor_transport::id::SessionId;
 use parlor_transport::wire::control::{RelayMessage, TrackWish};
@@ -15,6 +16,15 @@ use crate::room::index::RoomKey;
 pub enum Output {
     /// For one connection, in the order of its notices.
     Notice(SessionId, Notice),
+    /// An app message for these connections, encoded once for all of them.
+    Message {
+        /// Who gets it.
+        to: Vec<SessionId>,
+        /// The message.
+        message: Bytes,
+        /// It may be dropped on its way to somebody who is slow.
+        lossy: bool,
+    },
     /// The room has new events.
     RoomChanged(RoomKey),
     /// The last user left the room.

@@ -33,6 +33,11 @@ impl Roster {
         self.members.get(user).map(|member| member.session)
     }
 
+    /// The stays of everyone, in the order of their users.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.members.values().map(|member| member.session)
+    }
+
     /// Everyone, as everyone sees them.
     pub fn iter(&self) -> impl Iterator<Item = UserInfo> + '_ {
         self.members.iter().map(|(user, member)| UserInfo { user: user.clone(), name: member.name.clone() })

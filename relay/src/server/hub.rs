@@ -1,21 +1,24 @@
 //! The lobby behind its lock, and the way from its notices to the connections.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::Session;
 use parlor_transport::units::{Timestamp, UnixTime};
-use parlor_transport::wire::control::{ClientMessage, Departure};
+use parlor_transport::wire::control::{AppMessage, ClientMessage, Departure};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::auth::App;
+use crate::connection::messages::Messages;
 use crate::limits::NOTICES_MAX;
+use crate::lobby::outbox::Put;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
 use crate::room::index::RoomKey;
@@ -50,6 +53,7 @@ struct State {
 
 struct Route {
     mail: mpsc::Sender<Mail>,
+    messages: Arc<Messages>,
     session: Session,
 }
 
@@ -68,6 +72,8 @@ pub(crate) struct Counts {
     pub(crate) frames_lost: AtomicU64,
     pub(crate) frames_sent: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
+    pub(crate) messages_sent: AtomicU64,
+    pub(crate) messages_dropped: AtomicU64,
 }
 
 /// What happened since the relay started.
@@ -83,6 +89,10 @@ pub struct Counters {
     pub frames_sent: u64,
     /// Their bytes, headers included.
     pub bytes_sent: u64,
+    /// App messages passed on, each counted once for each receiver.
+    pub messages_sent: u64,
+    /// Lossy app messages dropped because their receiver was slow, counted likewise.
+    pub messages_dropped: u64,
 }
 
 impl Hub {
@@ -99,17 +109,18 @@ impl Hub {
         &self.counts
     }
 
-    /// A connection came; gives its id, its mail and the way to put something into it.
+    /// A connection came; gives its id, its mail, the way to put something into it, and its app messages.
     pub(crate) fn connect(
         &self,
         session: Session,
-    ) -> Result<(SessionId, mpsc::Sender<Mail>, mpsc::Receiver<Mail>), Refusal> {
+    ) -> Result<(SessionId, mpsc::Sender<Mail>, mpsc::Receiver<Mail>, Arc<Messages>), Refusal> {
         let mut state = lock(&self.state);
         let id = state.lobby.connect(self.clock.now())?;
         let (mail, inbox) = mpsc::channel(NOTICES_MAX);
-        state.routes.insert(id, Route { mail: mail.clone(), session });
+        let messages = Arc::<Messages>::default();
+        state.routes.insert(id, Route { mail: mail.clone(), messages: messages.clone(), session });
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
-        Ok((id, mail, inbox))
+        Ok((id, mail, inbox, messages))
     }
 
     /// A connection ended.
@@ -117,25 +128,32 @@ impl Hub {
         let mut state = lock(&self.state);
         state.routes.remove(&id);
         state.lobby.disconnect(self.clock.now(), id, reason);
-        state.deliver();
+        state.deliver(&self.counts);
     }
 
     /// A client asked for something.
     pub(crate) fn handle(&self, id: SessionId, message: ClientMessage) {
         let mut state = lock(&self.state);
         state.lobby.handle(self.clock.now(), self.date(), id, message);
-        state.deliver();
+        state.deliver(&self.counts);
         let due = state.lobby.poll_timeout();
         if due.is_some_and(|due| state.told.is_none_or(|told| due < told)) {
             self.sooner.notify_one();
         }
     }
 
+    /// A client has something to say to others.
+    pub(crate) fn handle_app_message(&self, id: SessionId, message: AppMessage) {
+        let mut state = lock(&self.state);
+        state.lobby.handle_app_message(self.clock.now(), id, message);
+        state.deliver(&self.counts);
+    }
+
     /// What was due is done.
     pub(crate) fn handle_timeout(&self) {
         let mut state = lock(&self.state);
         state.lobby.handle_timeout(self.clock.now(), self.date());
-        state.deliver();
+        state.deliver(&self.counts);
     }
 
     /// When [`Hub::handle_timeout`] is due; to be asked again after [`Hub::sooner`].
@@ -164,7 +182,7 @@ impl Hub {
     pub(crate) fn close_all(&self, refusal: &Refusal) {
         let mut state = lock(&self.state);
         state.lobby.close_all(refusal);
-        state.deliver();
+        state.deliver(&self.counts);
     }
 
     pub(crate) fn is_joined(&self, id: SessionId) -> bool {
@@ -192,6 +210,8 @@ impl Hub {
             frames_lost: get(&self.counts.frames_lost),
             frames_sent: get(&self.counts.frames_sent),
             bytes_sent: get(&self.counts.bytes_sent),
+            messages_sent: get(&self.counts.messages_sent),
+            messages_dropped: get(&self.counts.messages_dropped),
         }
     }
 }
@@ -205,12 +225,17 @@ pub(crate) fn system_date() -> UnixTime {
 
 impl State {
     /// Hands out what the lobby has to say. A connection whose box is full is given up: it does not read.
-    fn deliver(&mut self) {
+    fn deliver(&mut self, counts: &Counts) {
         while let Some(output) = self.lobby.poll_output() {
             match output {
                 Output::RoomChanged(key) => {
                     if let Some(signal) = self.rooms.get(&key) {
                         signal.send_replace(());
+                    }
+                }
+                Output::Message { to, message, lossy } => {
+                    for id in to {
+                        self.pass_on(counts, id, message.clone(), lossy);
                     }
                 }
                 Output::RoomEnded(key) => _ = self.rooms.remove(&key),
@@ -225,17 +250,27 @@ impl State {
                     };
                     let Some(route) = self.routes.get(&id) else { continue };
                     if let Err(TrySendError::Full(_)) = route.mail.try_send(mail) {
-                        let (room, user) = self.lobby.place(id);
-                        tracing::warn!(
-                            session = id.0,
-                            room,
-                            user,
-                            "closing: it does not read its control stream"
-                        );
-                        route.session.close(Code::PeerTooSlow, Code::PeerTooSlow.text());
+                        self.give_up(id);
                     }
                 }
             }
         }
+    }
+
+    /// Puts an app message into somebody's outbox.
+    fn pass_on(&self, counts: &Counts, id: SessionId, message: Bytes, lossy: bool) {
+        let Some(route) = self.routes.get(&id) else { return };
+        match route.messages.put(message, lossy) {
+            Put::Queued => _ = counts.messages_sent.fetch_add(1, Ordering::Relaxed),
+            Put::Dropped => _ = counts.messages_dropped.fetch_add(1, Ordering::Relaxed),
+            Put::Full => self.give_up(id),
+        }
+    }
+
+    fn give_up(&self, id: SessionId) {
+        let Some(route) = self.routes.get(&id) else { return };
+        let (room, user) = self.lobby.place(id);
+        tracing::warn!(session = id.0, room, user, "closing: it does not read what it is sent");
+        route.session.close(Code::PeerTooSlow, Code::PeerTooSlow.text());
     }
 }

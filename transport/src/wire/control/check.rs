@@ -15,7 +15,7 @@ pub(super) trait Check {
     }
 }
 
-fn at_most(what: &'static str, value: usize, max: usize) -> Result<(), WireError> {
+pub(super) fn at_most(what: &'static str, value: usize, max: usize) -> Result<(), WireError> {
     if value > max {
         return Err(WireError::TooLarge { what, value: value as u64, max: max as u64 });
     }

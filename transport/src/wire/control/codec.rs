@@ -10,7 +10,7 @@ use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::check::Check;
+use super::check::{Check, at_most};
 use super::message::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
@@ -18,8 +18,8 @@ use crate::token::Token;
 use crate::units::Timestamp;
 use crate::wire::{WireError, varint};
 
-/// The largest body: an app message with its envelope, or a snapshot page.
-pub const BODY_MAX: usize = 32 * 1024;
+/// The largest body: an app message for as many users as may be listed, each with the longest id.
+pub const BODY_MAX: usize = 40 * 1024;
 
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -209,35 +209,39 @@ const SAID: u64 = 0x61;
 impl Message for AppMessage {
     fn to_parts(&self) -> (u64, Bytes) {
         match self {
-            AppMessage::Say(say) => (SAY, say.payload.clone()),
-            AppMessage::Said(said) => {
-                let mut body = BytesMut::from(&write(&said.from)[..]);
-                body.put_slice(&said.payload);
-                (SAID, body.freeze())
+            AppMessage::Say(say) => {
+                (SAY, with_payload(&write(&(say.request, &say.to, say.lossy)), &say.payload))
             }
+            AppMessage::Said(said) => (SAID, with_payload(&write(&(&said.from, said.direct)), &said.payload)),
         }
     }
 
     fn from_parts(kind: u64, mut body: Bytes) -> Result<Option<Self>, WireError> {
         let message = match kind {
-            SAY => AppMessage::Say(Say { payload: body }),
-            SAID => {
-                let (from, used) = read_part::<UserId>(&body)?;
+            SAY => {
+                let ((request, to, lossy), used) = read_part::<(u32, Vec<UserId>, bool)>(&body)?;
+                at_most("number of listed users", to.len(), LISTED_MAX)?;
                 body.advance(used);
-                AppMessage::Said(Said { from, payload: body })
+                AppMessage::Say(Say { request, to, lossy, payload: body })
+            }
+            SAID => {
+                let ((from, direct), used) = read_part::<(UserId, bool)>(&body)?;
+                body.advance(used);
+                AppMessage::Said(Said { from, direct, payload: body })
             }
             _ => return Ok(None),
         };
-        let (AppMessage::Say(Say { payload }) | AppMessage::Said(Said { payload, .. })) = &message;
-        if payload.len() > APP_MESSAGE_MAX {
-            return Err(WireError::TooLarge {
-                what: "app message",
-                value: payload.len() as u64,
-                max: APP_MESSAGE_MAX as u64,
-            });
-        }
+        let (AppMessage::Say(Say { payload, .. }) | AppMessage::Said(Said { payload, .. })) = &message;
+        at_most("app message", payload.len(), APP_MESSAGE_MAX)?;
         Ok(Some(message))
     }
+}
+
+fn with_payload(head: &[u8], payload: &[u8]) -> Bytes {
+    let mut body = BytesMut::with_capacity(head.len() + payload.len());
+    body.put_slice(head);
+    body.put_slice(payload);
+    body.freeze()
 }
 
 macro_rules! as_text {

@@ -21,6 +21,8 @@ pub const CODEC_MAX: usize = 64;
 pub const AGENT_MAX: usize = 128;
 /// The most bytes of an app message.
 pub const APP_MESSAGE_MAX: usize = 16 * 1024;
+/// The most users that an app message may be for; one for more is for the room.
+pub const LISTED_MAX: usize = 256;
 
 /// How a stream's frames travel, chosen by its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode, Default)]
@@ -215,7 +217,7 @@ pub enum RoomMessage {
 /// Either way, on an app-message stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AppMessage {
-    /// Client to relay: for everyone in the room but the sender.
+    /// Client to relay: for everyone in the room but the sender, or for some of them.
     Say(Say),
     /// Relay to client.
     Said(Said),
@@ -560,6 +562,12 @@ pub struct StreamRemoved {
 /// See [`AppMessage::Say`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Say {
+    /// See [`Join::request`]; answered with [`Done`] or [`Refused`] among the answers to requests.
+    pub request: u32,
+    /// Whom it is for, at most [`LISTED_MAX`]; everyone in the room if nobody is listed.
+    pub to: Vec<UserId>,
+    /// The relay may drop it on its way to somebody who takes less than is sent.
+    pub lossy: bool,
     /// The app's bytes, at most [`APP_MESSAGE_MAX`].
     pub payload: Bytes,
 }
@@ -569,6 +577,8 @@ pub struct Say {
 pub struct Said {
     /// Who sent it.
     pub from: UserId,
+    /// Whether it is for listed users rather than for the room.
+    pub direct: bool,
     /// The app's bytes, at most [`APP_MESSAGE_MAX`].
     pub payload: Bytes,
 }

@@ -79,10 +79,22 @@ fn a_bad_id_in_a_message_is_refused_by_the_reader() {
 #[test]
 fn app_messages_are_bounded() {
     let from = UserId::new("u1").unwrap();
-    let said = |size: usize| AppMessage::Said(Said { from: from.clone(), payload: vec![7; size].into() });
+    let said = |size: usize| {
+        AppMessage::Said(Said { from: from.clone(), direct: false, payload: vec![7; size].into() })
+    };
     let bytes = encode(&said(APP_MESSAGE_MAX));
     assert_eq!(read_one(&bytes), Ok(Some(said(APP_MESSAGE_MAX))));
     assert!(read_one::<AppMessage>(&encode(&said(APP_MESSAGE_MAX + 1))).is_err());
+
+    // The largest there is: as many users as may be listed, each with the longest id.
+    let user = |n: usize| UserId::new(format!("{n:0>width$}", width = UserId::BYTES_MAX)).unwrap();
+    let say = |listed: usize| {
+        let to = (0..listed).map(user).collect();
+        AppMessage::Say(Say { request: u32::MAX, to, lossy: true, payload: vec![7; APP_MESSAGE_MAX].into() })
+    };
+    assert_eq!(read_one(&encode(&say(LISTED_MAX))), Ok(Some(say(LISTED_MAX))));
+    let long = read_one::<AppMessage>(&encode(&say(LISTED_MAX + 1)));
+    assert!(matches!(long, Err(WireError::TooLarge { what: "number of listed users", .. })));
 }
 
 #[test]
