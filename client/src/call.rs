@@ -6,6 +6,7 @@
 //! messages in `messages`, and what else ends with one answer in `asked`.
 
 mod asked;
+mod extras;
 mod messages;
 mod plays;
 mod publications;

@@ -207,6 +207,53 @@ impl From<AskError> for MessageError {
     }
 }
 
+/// Why info was not attached to a stream or the room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InfoError {
+    /// A key or text has too many bytes.
+    #[error("info of {bytes} bytes is too large ({code}); at most {max} fit", code = Code::TooLarge.number())]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The key is empty.
+    #[error("the info's key is empty ({}); give it a name", Code::BadId.number())]
+    NoKey,
+    /// The publisher has ended.
+    #[error("the stream is not being published ({}); publish it first", Code::NotPublishing.number())]
+    NotPublishing,
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for InfoError {
+    fn code(&self) -> Code {
+        match self {
+            InfoError::TooLarge { .. } => Code::TooLarge,
+            InfoError::NoKey => Code::BadId,
+            InfoError::NotPublishing => Code::NotPublishing,
+            InfoError::TooManyRequests => Code::TooManyRequests,
+            InfoError::Ended(refusal) => refusal.code(),
+        }
+    }
+}
+
+impl From<AskError> for InfoError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::TooManyRequests => InfoError::TooManyRequests,
+            AskError::Ended(refusal) => InfoError::Ended(refusal),
+        }
+    }
+}
+
 /// Why nothing was tried to play a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -270,6 +317,11 @@ mod tests {
             Box::new(MessageError::TooLarge(20_000)),
             Box::new(MessageError::TooManyListed(300)),
             Box::new(MessageError::Nobody),
+            Box::new(InfoError::TooLarge { bytes: 2000, max: 1024 }),
+            Box::new(InfoError::NoKey),
+            Box::new(InfoError::NotPublishing),
+            Box::new(InfoError::TooManyRequests),
+            Box::new(InfoError::Ended(Refusal::from(Code::Closed))),
             Box::new(MessageError::TooManyRequests),
             Box::new(MessageError::Ended(Refusal::from(Code::Closed))),
         ];

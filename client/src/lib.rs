@@ -37,7 +37,9 @@ pub mod room;
 pub mod stats;
 
 pub use engine::{Answer, Engine, Frames, Player, Publisher, Room, RoomEvents};
-pub use error::{AskError, EngineError, JoinError, MessageError, PlayError, PublishError, RenewError};
+pub use error::{
+    AskError, EngineError, InfoError, JoinError, MessageError, PlayError, PublishError, RenewError,
+};
 pub use options::{EngineConfig, JoinOptions, PlayOptions, PublishOptions, Scenario};
 /// The media crate that [`pipeline`] is made of.
 #[cfg(feature = "codecs")]
@@ -46,7 +48,7 @@ pub use parlor_transport::error::{Code, Coded, Refusal};
 pub use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
 pub use parlor_transport::units::Timestamp;
 pub use parlor_transport::wire::control::{
-    Delivery, Departure, StreamInfo, TrackInfo, TrackKind, TrackWish, UserInfo,
+    Delivery, Departure, StreamInfo, TrackInfo, TrackKind, TrackState, TrackWish, UserInfo,
 };
 pub use parlor_transport::wire::frame::AudioLevel;
 

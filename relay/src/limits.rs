@@ -61,9 +61,13 @@ pub const EVENT_LOG_EVENTS_MAX: usize = 4096;
 pub const EVENT_LOG_BYTES_MAX: usize = 1 << 20;
 /// Events handed to one member at a time: keeps the room's lock short.
 pub const EVENT_BATCH_MAX: usize = 256;
-/// Bytes of users and streams on one snapshot page. A single entry has at most about 2 kB, so that a page
+/// Bytes of users, streams, states and infos on one snapshot page. A single entry has at most about 2 kB, so that a page
 /// stays below the largest message with room to spare.
 pub const PAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Keys of one room's info: a whiteboard, a topic, who presents, and much to spare. With keys and values of the
+/// largest size a room's info then takes 37 kB, three pages of a snapshot.
+pub const ROOM_INFO_KEYS_MAX: usize = 32;
 
 /// How long frames of the group before the newest keyframe stay: a subscriber that far behind
 /// skips to the keyframe instead.

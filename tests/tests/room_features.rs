@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use parlor_client::room::{Recipients, RoomEvent};
-use parlor_client::{Code, Coded, Room, RoomEvents};
+use parlor_client::{Code, Coded, PublishOptions, Room, RoomEvents, StreamId, TrackState};
 use parlor_tests::world::{Person, World};
 use parlor_transport::sim::{self, Profile};
 
@@ -134,5 +134,146 @@ fn bad_messages_are_refused_with_a_code_and_reach_nobody() {
         let to_bob = Recipients::users(["bob"]).unwrap();
         let refusal = ann.send_message(to_bob, "gone?").unwrap().done().await.unwrap_err();
         assert_eq!(refusal.code(), Code::UnknownUser);
+    });
+}
+
+/// What is told of tracks, streams and the room, in short.
+fn extras(events: &[RoomEvent]) -> Vec<String> {
+    let short = |event: &RoomEvent| match event {
+        RoomEvent::TrackState { stream, track, state } => Some(format!("{stream}/{track} {state:?}")),
+        RoomEvent::StreamInfo { stream, info, .. } => Some(format!("{stream}={info}")),
+        RoomEvent::RoomInfo { key, value, .. } => Some(format!("{key}={value}")),
+        _ => None,
+    };
+    events.iter().filter_map(short).collect()
+}
+
+#[test]
+fn others_are_told_of_mutes_and_devices_and_late_joiners_find_them() {
+    sim::run(4, async |sim| {
+        let world = World::new(&sim).await;
+        let [ann, bob, cid] = ["ann", "bob", "cid"].map(|name| world.person(name, Profile::wifi()));
+        let (bob, mut at_bob) = enter(&world, &bob).await;
+        let room = ann.join(&world);
+        let mut at_ann = room.events();
+        let publisher = room.publish(PublishOptions::new("cam").audio("opus").video("test")).unwrap();
+        // Asked for before the room is joined: it is told with the stream.
+        publisher.set_muted(0, true);
+        publisher.set_track_state(1, TrackState::NoAuthorization);
+        publisher.set_track_state(7, TrackState::Muted);
+        publisher.publishing().await.unwrap();
+        sleep(&world, 500).await;
+        assert_eq!(extras(&drain(&mut at_bob)), ["cam/0 Muted", "cam/1 NoAuthorization"]);
+
+        let (cid, _) = enter(&world, &cid).await;
+        let cam = StreamId::new("cam").unwrap();
+        let state = |room: &Room, track| room.view().unwrap().extras.track_state(&cam, track);
+        assert_eq!((state(&cid, 0), state(&cid, 1)), (TrackState::Muted, TrackState::NoAuthorization));
+        let first: Vec<_> = drain(&mut cid.events());
+        assert_eq!(extras(&first), ["cam/0 Muted", "cam/1 NoAuthorization"]);
+
+        publisher.set_muted(0, true);
+        publisher.set_muted(0, false);
+        publisher.set_track_state(1, TrackState::Open);
+        sleep(&world, 500).await;
+        assert_eq!(extras(&drain(&mut at_bob)), ["cam/0 Open", "cam/1 Open"]);
+        assert_eq!((state(&cid, 0), state(&cid, 1)), (TrackState::Open, TrackState::Open));
+
+        // The states go with the stream.
+        publisher.set_muted(1, true);
+        sleep(&world, 500).await;
+        assert_eq!(state(&bob, 1), TrackState::Muted);
+        drop(publisher);
+        sleep(&world, 500).await;
+        assert!(bob.view().unwrap().extras.is_empty());
+        assert_eq!(world.room().unwrap().extras, Default::default());
+        assert_eq!(extras(&drain(&mut at_ann)), [""; 0], "one's own are not reported");
+    });
+}
+
+#[test]
+fn info_is_what_was_written_last_and_everybody_agrees() {
+    sim::run(5, async |sim| {
+        let world = World::new(&sim).await;
+        let links = [("ann", Profile::satellite()), ("bob", Profile::wifi_lossy())];
+        let [ann, bob] = links.map(|(name, link)| world.person(name, link));
+        let (ann, _) = enter(&world, &ann).await;
+        let (bob, mut at_bob) = enter(&world, &bob).await;
+        let cam = ann.publish(PublishOptions::new("cam").video("test")).unwrap();
+        cam.publishing().await.unwrap();
+        cam.set_info("{\"mirrored\":true}").unwrap().done().await.unwrap();
+        sleep(&world, 1_000).await;
+        assert_eq!(extras(&drain(&mut at_bob)), ["cam={\"mirrored\":true}"]);
+
+        // Both write the same keys at once, over links of different speed.
+        for round in 0..10 {
+            for (writer, room) in [("ann", &ann), ("bob", &bob)] {
+                drop(room.set_info("topic", format!("{writer} {round}")).unwrap());
+                drop(room.set_info(format!("{writer}'s"), format!("{round}")).unwrap());
+            }
+            sleep(&world, 100).await;
+        }
+        drop(bob.set_info("bob's", "").unwrap());
+        sleep(&world, 3_000).await;
+        let late = world.person("late", Profile::wifi());
+        let (late, _) = enter(&world, &late).await;
+        let truth = world.room().unwrap().extras.room_infos;
+        let keys: Vec<_> = truth.iter().map(|extra| extra.key.as_str()).collect();
+        assert_eq!(keys, ["ann's", "topic"]);
+        assert_eq!(truth[1].value, "ann 9", "what reached the relay last");
+        for room in [&ann, &bob, &late] {
+            let infos = room.view().unwrap().extras.room_infos;
+            let seen: Vec<_> = infos.iter().map(|(key, info)| (key, info.version, &info.text)).collect();
+            let there: Vec<_> = truth.iter().map(|extra| (&extra.key, extra.version, &extra.value)).collect();
+            assert_eq!(seen, there);
+        }
+        let versions: Vec<u64> = drain(&mut at_bob)
+            .iter()
+            .filter_map(|event| match event {
+                RoomEvent::RoomInfo { key, version, .. } if key == "topic" => Some(*version),
+                _ => None,
+            })
+            .collect();
+        assert!(versions.len() == 20 && versions.is_sorted(), "{versions:?}");
+        let info = &late.view().unwrap().extras.stream_infos[&StreamId::new("cam").unwrap()];
+        assert_eq!(info.text, "{\"mirrored\":true}");
+    });
+}
+
+#[test]
+fn bad_info_is_refused_with_a_code_and_changes_nothing() {
+    sim::run(6, async |sim| {
+        let world = World::new(&sim).await;
+        let [ann, bob] = ["ann", "bob"].map(|name| world.person(name, Profile::perfect()));
+        let (ann, _) = enter(&world, &ann).await;
+        let (bob, _) = enter(&world, &bob).await;
+        let cam = ann.publish(PublishOptions::new("cam").video("test")).unwrap();
+        cam.publishing().await.unwrap();
+        // Taken: bob does not publish it.
+        let other = bob.publish(PublishOptions::new("cam").video("test")).unwrap();
+        let answer = other.set_info("mine").unwrap();
+        other.set_muted(0, true);
+        assert_eq!(answer.done().await.unwrap_err().code(), Code::NotPublishing);
+        assert_eq!(other.set_info("mine").unwrap_err().code(), Code::NotPublishing);
+
+        assert_eq!(cam.set_info("x".repeat(1025)).unwrap_err().code(), Code::TooLarge);
+        assert_eq!(ann.set_info("", "x").unwrap_err().code(), Code::BadId);
+        assert_eq!(ann.set_info("k".repeat(129), "x").unwrap_err().code(), Code::TooLarge);
+        assert_eq!(ann.set_info("k", "x".repeat(1025)).unwrap_err().code(), Code::TooLarge);
+        for n in 0..32 {
+            ann.set_info(format!("key{n:02}"), "x".repeat(1024)).unwrap().done().await.unwrap();
+        }
+        let refusal = ann.set_info("one more", "x").unwrap().done().await.unwrap_err();
+        assert_eq!(refusal.code(), Code::TooManyKeys);
+        let infos = world.room().unwrap().extras;
+        assert_eq!((infos.room_infos.len(), infos.stream_infos.len(), infos.track_states.len()), (32, 0, 0));
+        // A snapshot of several pages.
+        let late = world.person("late", Profile::perfect());
+        let (late, _) = enter(&world, &late).await;
+        assert_eq!(late.view().unwrap().extras.room_infos.len(), 32);
+
+        late.leave().await.unwrap();
+        ann.leave().await.unwrap();
+        assert_eq!(cam.set_info("gone").unwrap_err().code(), Code::NotPublishing);
     });
 }

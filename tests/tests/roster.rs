@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use parlor_client::room::{RoomReason, RoomState};
+use parlor_client::room::{RoomReason, RoomState, RoomView};
 use parlor_client::{Code, Coded, PublishOptions, Publisher, Room};
 use parlor_tests::world::{Person, World, engine_on};
 use parlor_transport::sim::{self, Profile, Sim, Simulation};
@@ -24,6 +24,12 @@ fn assert_equal(world: &World, person: &Person, room: &Room) {
     assert_eq!(view.users.values().collect::<Vec<_>>(), users, "{}", person.name);
     let streams: Vec<_> = truth.streams.iter().filter(|info| info.user.as_str() != person.name).collect();
     assert_eq!(view.streams.values().collect::<Vec<_>>(), streams, "{}", person.name);
+    let mut extras = RoomView::default();
+    extras.extras.apply(truth.extras.clone());
+    for own in truth.streams.iter().filter(|info| info.user.as_str() == person.name) {
+        extras.extras.forget_stream(&own.stream);
+    }
+    assert_eq!(view.extras, extras.extras, "{}", person.name);
 }
 
 #[test]
@@ -69,6 +75,10 @@ enum Deed {
     Leave,
     Publish,
     Unpublish,
+    /// Mute the newest stream, or open it again.
+    Mute(bool),
+    /// Attach info to the newest stream and to the room.
+    Write,
     /// The network goes away without a word.
     Vanish,
     /// The network is back and the person joins anew, perhaps before the relay has noticed anything.
@@ -78,9 +88,9 @@ enum Deed {
 }
 
 fn deeds() -> impl Strategy<Value = Vec<(usize, Deed, u16)>> {
-    use Deed::{Join, JoinElsewhere, Leave, Publish, Reconnect, Unpublish, Vanish};
+    use Deed::{Join, JoinElsewhere, Leave, Mute, Publish, Reconnect, Unpublish, Vanish, Write};
     let deed = prop_oneof![
-        4 => Just(Join), 2 => Just(Leave), 4 => Just(Publish), 2 => Just(Unpublish),
+        4 => Just(Join), 2 => any::<bool>().prop_map(Mute), 2 => Just(Write), 2 => Just(Leave), 4 => Just(Publish), 2 => Just(Unpublish),
         1 => Just(Vanish), 1 => Just(Reconnect), 1 => Just(JoinElsewhere),
     ];
     proptest::collection::vec((0usize..6, deed, 0u16..1500), 1..40)
@@ -130,6 +140,22 @@ async fn live(sim: &Sim, history: &[(usize, Deed, u16)]) {
                 }
             }
             Deed::Unpublish => stay.publishers.truncate(stay.publishers.len().saturating_sub(1)),
+            Deed::Mute(muted) => {
+                if let Some(publisher) = stay.publishers.last() {
+                    publisher.set_muted(0, muted);
+                }
+            }
+            Deed::Write => {
+                let text = format!("{} at {pause}", person.name);
+                if let Some(publisher) = stay.publishers.last() {
+                    _ = publisher.set_info(&text);
+                }
+                if let Some((room, _)) = stay.rooms.last() {
+                    // Two people share each key, and now and then one is removed.
+                    let text = if pause % 4 == 0 { "" } else { &text };
+                    _ = room.set_info(format!("key-{}", number / 2), text);
+                }
+            }
             Deed::Vanish => {
                 stay.vanished.insert(person.host.ip().to_string());
                 person.host.outage(Duration::ZERO, Duration::from_secs(30));

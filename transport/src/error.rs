@@ -125,6 +125,8 @@ codes! {
     TooManyMessages = 1040, retry, "too many messages at once; slow down";
     /// A message for somebody who is not in the room.
     UnknownUser = 1041, final, "a user that the message is for is not in the room; leave them out";
+    /// As many keys as the room's info may have.
+    TooManyKeys = 1042, final, "the room's info has as many keys as it may; remove one first";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

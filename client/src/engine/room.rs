@@ -13,7 +13,7 @@ use super::answer::Answer;
 use super::player::Player;
 use super::publisher::Publisher;
 use super::shared::Shared;
-use crate::error::{MessageError, PlayError, PublishError, RenewError};
+use crate::error::{InfoError, MessageError, PlayError, PublishError, RenewError};
 use crate::options::{PlayOptions, PublishOptions};
 use crate::room::feed::Reader;
 use crate::room::{Recipients, RoomEvent, RoomReason, RoomState, RoomStatus, RoomView};
@@ -172,6 +172,19 @@ impl Room {
 
     fn say(&self, to: Recipients, payload: Bytes, lossy: bool) -> Result<Answer, MessageError> {
         let request = self.shared.act(|_, call| call.send_message(to, payload, lossy))?;
+        Ok(Answer::new(Arc::clone(&self.shared), request))
+    }
+
+    /// Attaches info to the room under a key (1 to 128 bytes): at most 1,024 bytes; an empty value removes the key.
+    /// Everybody may write and hears of it as [`RoomEvent::RoomInfo`], those who come later from what is; the last
+    /// write wins. A room has at most 32 keys.
+    ///
+    /// # Errors
+    /// [`InfoError`] when key or value is too large or the room has ended. What the relay says of it is its
+    /// [`Answer`].
+    pub fn set_info(&self, key: impl Into<String>, value: impl Into<String>) -> Result<Answer, InfoError> {
+        let (key, value) = (key.into(), value.into());
+        let request = self.shared.act(|_, call| call.set_room_info(key, value))?;
         Ok(Answer::new(Arc::clone(&self.shared), request))
     }
 

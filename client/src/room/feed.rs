@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use parlor_transport::id::UserId;
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::Said;
+use parlor_transport::wire::control::{Extras, RoomExtra, Said, StreamExtra, TrackStatus};
 
 use super::mirror::{Change, Mirror};
 use super::{RoomEvent, RoomStatus, RoomView};
@@ -81,6 +81,9 @@ impl Feed {
             Change::StreamRemoved(stream, reason) if stream.user != self.me => {
                 RoomEvent::StreamRemoved { stream, reason }
             }
+            Change::TrackState(status, publisher) if publisher != self.me => track_state(status),
+            Change::StreamInfo(extra, publisher) if publisher != self.me => stream_info(extra),
+            Change::RoomInfo(extra) => room_info(extra),
             _ => return,
         };
         self.push(event);
@@ -127,6 +130,21 @@ impl Feed {
     }
 }
 
+fn track_state(status: TrackStatus) -> RoomEvent {
+    let TrackStatus { stream, track, state } = status;
+    RoomEvent::TrackState { stream, track, state }
+}
+
+fn stream_info(extra: StreamExtra) -> RoomEvent {
+    let StreamExtra { stream, version, info } = extra;
+    RoomEvent::StreamInfo { stream, version, info }
+}
+
+fn room_info(extra: RoomExtra) -> RoomEvent {
+    let RoomExtra { key, version, value } = extra;
+    RoomEvent::RoomInfo { key, version, value }
+}
+
 /// One reader of a [`Feed`].
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -141,7 +159,7 @@ pub struct Reader {
     message: u64,
     /// Notices of the token's end that were told or came to nothing.
     token_notices: u64,
-    /// What a difference was cut into; a handful.
+    /// What a difference was cut into: a handful, and at first the states and infos that are there.
     pending: VecDeque<RoomEvent>,
 }
 
@@ -214,5 +232,9 @@ impl Reader {
         if !difference.added_streams.is_empty() {
             self.pending.push_back(RoomEvent::StreamsAdded(difference.added_streams));
         }
+        let Extras { track_states, stream_infos, room_infos } = difference.extras;
+        self.pending.extend(track_states.into_iter().map(track_state));
+        self.pending.extend(stream_infos.into_iter().map(stream_info));
+        self.pending.extend(room_infos.into_iter().map(room_info));
     }
 }

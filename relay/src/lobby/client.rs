@@ -65,6 +65,14 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Takes what a message of so many bytes costs; false when there is less.
+    pub(super) fn pay_for_message(&mut self, now: Timestamp, bytes: usize) -> bool {
+        let cost = 1 + u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX - 1);
+        self.message_budget.spend(now, cost)
+    }
+}
+
 /// A token bucket: for requests, and for app messages.
 pub(super) struct Budget {
     left: u32,

@@ -52,8 +52,7 @@ impl Lobby {
         let Phase::Joined { user: from, .. } = client.phase.clone() else {
             return Err(not_joined("the message is for nobody".to_owned()));
         };
-        let cost = 1 + u32::try_from(payload.len().div_ceil(1024)).unwrap_or(u32::MAX);
-        if !client.message_budget.spend(now, cost) {
+        if !client.pay_for_message(now, payload.len()) {
             let text = format!("{from:?} sends more messages than the relay passes on; slow down");
             return Err(Refusal::new(Code::TooManyMessages, text));
         }

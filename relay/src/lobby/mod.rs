@@ -5,6 +5,7 @@
 //! It moves no frames and writes to no connection.
 
 mod client;
+mod extras;
 mod messages;
 mod notice;
 pub mod outbox;
@@ -78,6 +79,8 @@ enum Asked {
     Leave,
     Publish,
     Unpublish,
+    /// To change a state or an info.
+    Extra,
 }
 
 impl Lobby {
@@ -168,6 +171,9 @@ impl Lobby {
             ClientMessage::UpdatePlay(update) => self.update_play(session, update),
             ClientMessage::StopPlay(stop) => self.stop_play(session, &stop),
             ClientMessage::RenewToken(renew) => self.renew_token(now, date, session, renew),
+            ClientMessage::SetTrackState(set) => self.set_track_state(now, session, set),
+            ClientMessage::SetStreamInfo(set) => self.set_stream_info(now, session, set),
+            ClientMessage::SetRoomInfo(set) => self.set_room_info(now, session, set),
             ClientMessage::RequestKeyframe(RequestKeyframe { lane, track }) => {
                 // A play that has just ended needs none: its client could not know.
                 if self.clients.get(&session).is_some_and(|client| client.plays.contains_key(&lane)) {
@@ -397,6 +403,10 @@ impl Lobby {
                 format!("stream {stream:?} cannot be published")
             }
             Action::Unpublish { stream, .. } => format!("stream {stream:?} is not published"),
+            Action::SetTrackState(TrackStatus { stream, .. }) | Action::SetStreamInfo { stream, .. } => {
+                format!("stream {stream:?} is not published")
+            }
+            Action::SetRoomInfo { .. } => "there is no room to attach info to".to_owned(),
             Action::Join { .. } | Action::Leave { .. } => "there is no room to leave".to_owned(),
         };
         self.refuse(session, request, not_joined(what));

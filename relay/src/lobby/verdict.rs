@@ -41,7 +41,7 @@ impl Lobby {
                     self.refuse(session, lane, not_joined(format!("stream {stream:?} cannot be played")));
                 }
             }
-            Asked::Leave | Asked::Unpublish => {}
+            Asked::Leave | Asked::Unpublish | Asked::Extra => {}
         }
     }
 
@@ -82,6 +82,9 @@ impl Lobby {
             Change::StreamRemoved { session, stream, reason } => {
                 self.stream_removed(*ticket, key, session, &stream, reason);
             }
+            Change::TrackState { session, .. }
+            | Change::StreamInfo { session, .. }
+            | Change::RoomInfo { session, .. } => self.done(*ticket, session, Asked::Extra),
         }
     }
 

@@ -4,12 +4,14 @@
 //! is [`MemoryIndex`], alone in one process; the trait is what several relays can share one day,
 //! so nothing may rely on a verdict being there at once.
 
+mod extras;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Delivery, Departure, StreamInfo, TrackInfo, UserInfo};
+use parlor_transport::wire::control::{Delivery, Departure, StreamInfo, TrackInfo, TrackStatus, UserInfo};
 
 use crate::limits::Limits;
 
@@ -69,6 +71,22 @@ pub enum Action {
         stream: StreamId,
         /// Why.
         reason: Departure,
+    },
+    /// Tell others of a track's state.
+    SetTrackState(TrackStatus),
+    /// Attach info to a stream.
+    SetStreamInfo {
+        /// The stream.
+        stream: StreamId,
+        /// The info; empty for none.
+        info: String,
+    },
+    /// Attach info to the room.
+    SetRoomInfo {
+        /// The key.
+        key: String,
+        /// The value; empty removes the key.
+        value: String,
     },
 }
 
@@ -138,6 +156,31 @@ pub enum Change {
         /// Why.
         reason: Departure,
     },
+    /// A track's state changed.
+    TrackState {
+        /// Whose stay it belongs to.
+        session: SessionId,
+        /// The track and its state.
+        status: TrackStatus,
+    },
+    /// A stream's info changed; its version is the position.
+    StreamInfo {
+        /// Whose stay it belongs to.
+        session: SessionId,
+        /// The stream.
+        stream: StreamId,
+        /// Its info.
+        info: String,
+    },
+    /// The room's info changed; its version is the position.
+    RoomInfo {
+        /// Who wrote it.
+        session: SessionId,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
 }
 
 /// The authority. Verdicts come in the order of the proposals.
@@ -165,6 +208,8 @@ struct RoomBooks {
     epoch: u64,
     position: u64,
     users: usize,
+    /// Keys of the room's info.
+    keys: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -172,7 +217,8 @@ struct Stay {
     room: RoomKey,
     user: UserId,
     login: LoginId,
-    streams: BTreeSet<StreamId>,
+    /// With the number of their tracks.
+    streams: BTreeMap<StreamId, usize>,
 }
 
 impl MemoryIndex {
@@ -203,7 +249,7 @@ impl MemoryIndex {
             }
             Action::Unpublish { stream, reason } => {
                 let stay = self.stay(session)?;
-                if !stay.streams.remove(&stream) {
+                if stay.streams.remove(&stream).is_none() {
                     return Err(Refusal::new(
                         Code::NotPublishing,
                         format!("stream {stream:?} is not published by {:?}; nothing to stop", stay.user),
@@ -214,6 +260,9 @@ impl MemoryIndex {
                 self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });
                 Ok(())
             }
+            Action::SetTrackState(status) => self.set_track_state(ticket, session, status),
+            Action::SetStreamInfo { stream, info } => self.set_stream_info(ticket, session, stream, info),
+            Action::SetRoomInfo { key, value } => self.set_room_info(ticket, session, key, value),
         }
     }
 
@@ -270,11 +319,11 @@ impl MemoryIndex {
         let books = self.rooms.entry(room.clone()).or_insert_with(|| {
             let epoch = *epoch_next;
             *epoch_next += 1;
-            RoomBooks { epoch, position: 0, users: 0 }
+            RoomBooks { epoch, position: 0, users: 0, keys: BTreeSet::new() }
         });
         books.users += 1;
         self.users.insert(identity, session);
-        let stay = Stay { room: room.clone(), user: user.user.clone(), login, streams: BTreeSet::new() };
+        let stay = Stay { room: room.clone(), user: user.user.clone(), login, streams: BTreeMap::new() };
         self.stays.insert(session, stay);
         self.commit(ticket, &room, Change::UserJoined { session, user });
         Ok(())
@@ -316,7 +365,7 @@ impl MemoryIndex {
             }
             None => {}
         }
-        self.stay(session)?.streams.insert(stream.clone());
+        self.stay(session)?.streams.insert(stream.clone(), tracks.len());
         self.streams.insert((room.app.clone(), stream.clone()), session);
         let stream = StreamInfo { stream, user, tracks, delivery };
         self.commit(ticket, &room, Change::StreamAdded { session, stream });
@@ -332,7 +381,7 @@ impl MemoryIndex {
             return;
         };
         let Stay { room, user, streams, login: _ } = stay;
-        for stream in streams {
+        for stream in streams.into_keys() {
             self.streams.remove(&(room.app.clone(), stream.clone()));
             self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });
         }

@@ -3,6 +3,7 @@
 //! It decides nothing: who may join or publish is `index`'s business, who is connected the lobby's.
 
 pub mod events;
+pub mod extras;
 pub mod index;
 pub mod roster;
 pub mod streams;
@@ -10,13 +11,16 @@ pub mod streams;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parlor_transport::id::{SessionId, StreamId};
 use parlor_transport::wire::control::{
-    ENTRIES_MAX, EventStamp, RoomMessage, SnapshotPage, StreamAdded, StreamInfo, StreamRemoved, UserInfo,
-    UserJoined, UserLeft, encode,
+    self, ENTRIES_MAX, EventStamp, RoomExtra, RoomInfoChanged, RoomMessage, SnapshotPage, StreamAdded,
+    StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackStateChanged, UserInfo, UserJoined,
+    UserLeft, encode,
 };
 
 use crate::limits::PAGE_BYTES_MAX;
 use events::{After, EventLog};
+use extras::Extras;
 use index::{Change, Committed, RoomKey};
 use roster::Roster;
 use streams::Streams;
@@ -28,6 +32,7 @@ pub struct Room {
     epoch: u64,
     roster: Roster,
     streams: Streams,
+    extras: Extras,
     log: EventLog,
     /// The last snapshot made; serves everyone who needs one at the same position.
     snapshot: Option<Snapshot>,
@@ -59,6 +64,7 @@ impl Room {
             epoch,
             roster: Roster::default(),
             streams: Streams::default(),
+            extras: Extras::default(),
             log: EventLog::default(),
             snapshot: None,
         }
@@ -89,6 +95,11 @@ impl Room {
         &self.streams
     }
 
+    /// States of tracks, and what is attached to streams and the room.
+    pub fn extras(&self) -> &Extras {
+        &self.extras
+    }
+
     /// Takes the next step of the room's history.
     ///
     /// # Errors
@@ -99,7 +110,7 @@ impl Room {
             && committed.epoch == self.epoch
             && committed.previous == position
             && committed.position == position + 1;
-        if !follows || !self.change(&committed.change) {
+        if !follows || !self.change(committed.position, &committed.change) {
             return Err(NotNext { epoch: self.epoch, position, committed: Box::new(committed.clone()) });
         }
         let stamp = EventStamp {
@@ -113,8 +124,8 @@ impl Room {
         Ok(())
     }
 
-    /// Changes roster or streams; false when the change contradicts them.
-    fn change(&mut self, change: &Change) -> bool {
+    /// Changes roster, streams or extras; false when the change contradicts them.
+    fn change(&mut self, position: u64, change: &Change) -> bool {
         match change {
             Change::UserJoined { session, user } => self.roster.add(*session, user.clone()),
             Change::UserLeft { session, user, .. } => {
@@ -125,8 +136,35 @@ impl Room {
             Change::StreamAdded { session, stream } => {
                 self.roster.session(&stream.user) == Some(*session) && self.streams.add(stream.clone())
             }
-            Change::StreamRemoved { stream, .. } => self.streams.remove(stream),
+            Change::StreamRemoved { stream, .. } => {
+                self.extras.forget_stream(stream);
+                self.streams.remove(stream)
+            }
+            Change::TrackState { session, status } => {
+                let of = self.published(*session, &status.stream);
+                let holds = of.is_some_and(|stream| usize::from(status.track) < stream.tracks.len());
+                if holds {
+                    self.extras.set_track_state(status);
+                }
+                holds
+            }
+            Change::StreamInfo { session, stream, info } => {
+                let holds = self.published(*session, stream).is_some();
+                if holds {
+                    self.extras.set_stream_info(stream, position, info);
+                }
+                holds
+            }
+            Change::RoomInfo { key, value, .. } => {
+                self.extras.set_room_info(key, position, value);
+                true
+            }
         }
+    }
+
+    /// The stream, if it is of this stay.
+    fn published(&self, session: SessionId, stream: &StreamId) -> Option<&StreamInfo> {
+        self.streams.get(stream).filter(|stream| self.roster.session(&stream.user) == Some(session))
     }
 
     /// What a member who has everything up to `position` is to be sent.
@@ -164,6 +202,18 @@ impl Room {
             let at = make_room(&mut pages, size_of_stream(stream));
             pages[at].streams.push(stream.clone());
         }
+        for status in self.extras.track_states() {
+            let at = make_room(&mut pages, status.stream.as_str().len() + 8);
+            extras_of(&mut pages[at]).track_states.push(status);
+        }
+        for extra in self.extras.stream_infos() {
+            let at = make_room(&mut pages, extra.stream.as_str().len() + extra.info.len() + 16);
+            extras_of(&mut pages[at]).stream_infos.push(extra);
+        }
+        for extra in self.extras.room_infos() {
+            let at = make_room(&mut pages, extra.key.len() + extra.value.len() + 16);
+            extras_of(&mut pages[at]).room_infos.push(extra);
+        }
         let last = pages.len() - 1;
         let numbered = pages.into_iter().enumerate().map(|(at, mut page)| {
             page.page = at as u32;
@@ -182,8 +232,13 @@ impl Room {
             users_total: self.roster.len() as u32,
             users: Vec::new(),
             streams: Vec::new(),
+            extras: None,
         }
     }
+}
+
+fn extras_of(page: &mut SnapshotPage) -> &mut control::Extras {
+    page.extras.get_or_insert_default()
 }
 
 fn event(stamp: EventStamp, change: &Change) -> RoomMessage {
@@ -193,6 +248,17 @@ fn event(stamp: EventStamp, change: &Change) -> RoomMessage {
         Change::StreamAdded { stream, .. } => RoomMessage::StreamAdded(StreamAdded { stamp, stream }),
         Change::StreamRemoved { stream, reason, .. } => {
             RoomMessage::StreamRemoved(StreamRemoved { stamp, stream, reason })
+        }
+        Change::TrackState { status, .. } => {
+            RoomMessage::TrackStateChanged(TrackStateChanged { stamp, status })
+        }
+        Change::StreamInfo { stream, info, .. } => {
+            let extra = StreamExtra { stream, version: stamp.position, info };
+            RoomMessage::StreamInfoChanged(StreamInfoChanged { stamp, extra })
+        }
+        Change::RoomInfo { key, value, .. } => {
+            let extra = RoomExtra { key, version: stamp.position, value };
+            RoomMessage::RoomInfoChanged(RoomInfoChanged { stamp, extra })
         }
     }
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use parlor_transport::error::Code;
 use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId, UserName};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Delivery, Departure, MessageReader, TrackInfo, TrackKind};
+use parlor_transport::wire::control::{
+    Delivery, Departure, MessageReader, TrackInfo, TrackKind, TrackState, TrackStatus,
+};
 use proptest::prelude::*;
 
 use super::index::{Action, Index, MemoryIndex, Proposal, Ticket, Verdict};
 use super::*;
-use crate::limits::Limits;
+use crate::limits::{Limits, ROOM_INFO_KEYS_MAX};
 
 const USERS_PER_ROOM_MAX: usize = 3;
 const ROOMS_MAX: usize = 4;
@@ -41,6 +43,22 @@ enum Step {
         session: u64,
         stream: u8,
     },
+    State {
+        session: u64,
+        stream: u8,
+        track: u8,
+        state: u8,
+    },
+    Info {
+        session: u64,
+        stream: u8,
+        info: &'static str,
+    },
+    RoomInfo {
+        session: u64,
+        key: &'static str,
+        value: &'static str,
+    },
     /// A mirror of every room begins here.
     Watch,
     /// The mirrors read what there is.
@@ -54,10 +72,20 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(session, app, room, user)| Step::Join { session, app, room, user }),
         2 => session.clone().prop_map(|session| Step::Leave { session }),
         6 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Publish { session, stream }),
-        2 => (session, 0..8u8).prop_map(|(session, stream)| Step::Unpublish { session, stream }),
+        2 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Unpublish { session, stream }),
+        2 => (session.clone(), 0..8u8, 0..2u8, 0..3u8)
+            .prop_map(|(session, stream, track, state)| Step::State { session, stream, track, state }),
+        2 => (session.clone(), 0..8u8, word())
+            .prop_map(|(session, stream, info)| Step::Info { session, stream, info }),
+        2 => (session, word(), word())
+            .prop_map(|(session, key, value)| Step::RoomInfo { session, key, value }),
         1 => Just(Step::Watch),
         1 => Just(Step::Read),
     ]
+}
+
+fn word() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "a", "b"])
 }
 
 fn key(app: u8, room: u8) -> RoomKey {
@@ -139,6 +167,21 @@ impl Model {
                     return Err(Code::NotPublishing);
                 }
             }
+            Step::State { session, stream, .. } | Step::Info { session, stream, .. } => {
+                let (_, app, _, _) = at(&self.stays, session).ok_or(Code::NotJoined)?;
+                if !self.streams.contains(&(app, stream, session)) {
+                    return Err(Code::NotPublishing);
+                }
+                if matches!(step, Step::State { track: 1, .. }) {
+                    return Err(Code::BadTracks);
+                }
+            }
+            Step::RoomInfo { session, key, .. } => {
+                at(&self.stays, session).ok_or(Code::NotJoined)?;
+                if key.is_empty() {
+                    return Err(Code::BadId);
+                }
+            }
             Step::Watch | Step::Read => {}
         }
         Ok(())
@@ -184,13 +227,18 @@ struct Mirror {
     epoch: u64,
     position: u64,
     contents: Contents,
+    extras: Extras,
 }
 
 impl Mirror {
     fn begin(room: &mut Room) -> Self {
         let snapshot = room.snapshot();
-        let mut mirror =
-            Mirror { epoch: room.epoch(), position: snapshot.position, contents: Contents::default() };
+        let mut mirror = Mirror {
+            epoch: room.epoch(),
+            position: snapshot.position,
+            contents: Contents::default(),
+            extras: Extras::default(),
+        };
         let last = snapshot.pages.len() - 1;
         for (at, bytes) in snapshot.pages.iter().enumerate() {
             let RoomMessage::Page(page) = decode(bytes) else { panic!("a snapshot is made of pages") };
@@ -202,6 +250,10 @@ impl Mirror {
                 assert!(mirror.contents.users.contains(&stream.user), "users before their streams");
                 mirror.contents.streams.insert(stream.stream, stream.user);
             }
+            let extras = page.extras.unwrap_or_default();
+            extras.track_states.iter().for_each(|status| mirror.set_state(status));
+            extras.stream_infos.iter().for_each(|extra| mirror.set_info(extra));
+            extras.room_infos.iter().for_each(|extra| mirror.set_room_info(extra));
         }
         mirror
     }
@@ -209,11 +261,25 @@ impl Mirror {
     fn read(&mut self, room: &mut Room) {
         loop {
             match room.after(self.position) {
-                After::UpToDate => return,
+                After::UpToDate => return assert_eq!(&self.extras, room.extras()),
                 After::Behind => panic!("histories here are shorter than the log"),
                 After::Events(events) => events.iter().for_each(|event| self.apply(&decode(event))),
             }
         }
+    }
+
+    fn set_state(&mut self, status: &TrackStatus) {
+        assert!(self.contents.streams.contains_key(&status.stream), "streams before their states");
+        self.extras.set_track_state(status);
+    }
+
+    fn set_info(&mut self, extra: &StreamExtra) {
+        assert!(self.contents.streams.contains_key(&extra.stream), "streams before their infos");
+        self.extras.set_stream_info(&extra.stream, extra.version, &extra.info);
+    }
+
+    fn set_room_info(&mut self, extra: &RoomExtra) {
+        self.extras.set_room_info(&extra.key, extra.version, &extra.value);
     }
 
     fn apply(&mut self, event: &RoomMessage) {
@@ -221,6 +287,16 @@ impl Mirror {
         assert_eq!((stamp.epoch, stamp.previous), (self.epoch, self.position), "no gap");
         assert_eq!(stamp.position, stamp.previous + 1);
         self.position = stamp.position;
+        match event {
+            RoomMessage::TrackStateChanged(event) => return self.set_state(&event.status),
+            RoomMessage::StreamInfoChanged(event) => {
+                assert_eq!(event.extra.version, stamp.position);
+                return self.set_info(&event.extra);
+            }
+            RoomMessage::RoomInfoChanged(event) => return self.set_room_info(&event.extra),
+            RoomMessage::StreamRemoved(event) => self.extras.forget_stream(&event.stream),
+            _ => {}
+        }
         let Contents { users, streams } = &mut self.contents;
         match event {
             RoomMessage::UserJoined(event) => assert!(users.insert(event.user.user.clone())),
@@ -234,7 +310,7 @@ impl Mirror {
                 assert_eq!(streams.insert(stream.stream.clone(), stream.user.clone()), None);
             }
             RoomMessage::StreamRemoved(event) => assert!(streams.remove(&event.stream).is_some()),
-            RoomMessage::Page(_) | RoomMessage::Unknown(_) => panic!("not an event: {event:?}"),
+            _ => panic!("not an event: {event:?}"),
         }
         assert_eq!(stamp.users as usize, users.len(), "the count is exact");
     }
@@ -286,6 +362,16 @@ impl World {
             ),
             Step::Unpublish { session, stream: id } => {
                 (session, Action::Unpublish { stream: stream(id), reason: Departure::Left })
+            }
+            Step::State { session, stream: id, track, state } => {
+                let state = TrackState::from_number(state);
+                (session, Action::SetTrackState(TrackStatus { stream: stream(id), track, state }))
+            }
+            Step::Info { session, stream: id, info } => {
+                (session, Action::SetStreamInfo { stream: stream(id), info: info.to_owned() })
+            }
+            Step::RoomInfo { session, key, value } => {
+                (session, Action::SetRoomInfo { key: key.to_owned(), value: value.to_owned() })
             }
             Step::Watch => {
                 self.mirrors
@@ -466,4 +552,29 @@ fn the_later_publisher_is_told_who_has_the_stream() {
         "stream \"s1\" is already published by \"u2\"; choose another stream id (2004)"
     );
     assert_eq!(world.take(&Step::Publish { session: 1, stream: 2 }), Ok(()));
+}
+
+#[test]
+fn the_rooms_info_has_so_many_keys_and_a_removed_one_makes_room() {
+    let mut world = World::new();
+    let set = |world: &mut World, key: String, value: &str| {
+        world.ticket += 1;
+        let action = Action::SetRoomInfo { key, value: value.to_owned() };
+        let proposal = Proposal { ticket: Ticket(world.ticket), session: SessionId(1), action };
+        world.index.submit(Timestamp::ZERO, proposal);
+        match world.index.poll().expect("a verdict") {
+            Verdict::Committed(committed) => Ok(world.commit(&committed)),
+            Verdict::Refused { refusal, .. } => Err(refusal.code),
+        }
+    };
+    world.take(&Step::Join { session: 1, app: 0, room: 0, user: 0 }).unwrap();
+    for n in 0..ROOM_INFO_KEYS_MAX {
+        assert_eq!(set(&mut world, format!("key{n}"), "x"), Ok(()));
+    }
+    assert_eq!(set(&mut world, "more".into(), "x"), Err(Code::TooManyKeys));
+    assert_eq!(set(&mut world, "key0".into(), "another value"), Ok(()));
+    assert_eq!(set(&mut world, "key1".into(), ""), Ok(()));
+    assert_eq!(set(&mut world, "more".into(), "x"), Ok(()));
+    let room = &world.rooms[&key(0, 0)];
+    assert_eq!(room.extras().room_infos().count(), ROOM_INFO_KEYS_MAX);
 }

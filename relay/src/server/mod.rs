@@ -15,7 +15,7 @@ use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{AppId, RoomId};
 use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError, Incoming};
-use parlor_transport::wire::control::{StreamInfo, UserInfo};
+use parlor_transport::wire::control::{Extras, StreamInfo, UserInfo};
 use tokio::task::JoinSet;
 
 use crate::auth::App;
@@ -265,6 +265,8 @@ pub struct RoomSnapshot {
     pub users: Vec<UserInfo>,
     /// What is published, by stream id.
     pub streams: Vec<StreamInfo>,
+    /// States of tracks that are not open, and what is attached to streams and the room.
+    pub extras: Extras,
 }
 
 impl RelayHandle {
@@ -278,6 +280,7 @@ impl RelayHandle {
             position: room.position(),
             users: room.roster().iter().collect(),
             streams: room.streams().iter().cloned().collect(),
+            extras: room.extras().to_wire(),
         })
     }
 

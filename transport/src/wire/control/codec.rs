@@ -11,6 +11,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::check::{Check, at_most};
+use super::extra::*;
 use super::message::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
@@ -152,6 +153,9 @@ messages!(ClientMessage {
     RequestKeyframe(RequestKeyframe) = 0x09,
     ProbeClock(ProbeClock) = 0x0a,
     RenewToken(RenewToken) = 0x0b,
+    SetTrackState(SetTrackState) = 0x10,
+    SetStreamInfo(SetStreamInfo) = 0x11,
+    SetRoomInfo(SetRoomInfo) = 0x12,
 });
 
 messages!(RelayMessage {
@@ -174,6 +178,9 @@ const USER_JOINED: u64 = 0x41;
 const USER_LEFT: u64 = 0x42;
 const STREAM_ADDED: u64 = 0x43;
 const STREAM_REMOVED: u64 = 0x44;
+const TRACK_STATE_CHANGED: u64 = 0x45;
+const STREAM_INFO_CHANGED: u64 = 0x46;
+const ROOM_INFO_CHANGED: u64 = 0x47;
 /// Types in this range are events: whatever else they hold, they begin with an [`EventStamp`].
 const EVENTS: std::ops::RangeInclusive<u64> = 0x41..=0x5f;
 
@@ -185,6 +192,9 @@ impl Message for RoomMessage {
             RoomMessage::UserLeft(body) => (USER_LEFT, write(body)),
             RoomMessage::StreamAdded(body) => (STREAM_ADDED, write(body)),
             RoomMessage::StreamRemoved(body) => (STREAM_REMOVED, write(body)),
+            RoomMessage::TrackStateChanged(body) => (TRACK_STATE_CHANGED, write(body)),
+            RoomMessage::StreamInfoChanged(body) => (STREAM_INFO_CHANGED, write(body)),
+            RoomMessage::RoomInfoChanged(body) => (ROOM_INFO_CHANGED, write(body)),
             RoomMessage::Unknown(stamp) => (*EVENTS.end(), write(stamp)),
         }
     }
@@ -196,6 +206,9 @@ impl Message for RoomMessage {
             USER_LEFT => RoomMessage::UserLeft(read(&body)?),
             STREAM_ADDED => RoomMessage::StreamAdded(read(&body)?),
             STREAM_REMOVED => RoomMessage::StreamRemoved(read(&body)?),
+            TRACK_STATE_CHANGED => RoomMessage::TrackStateChanged(read(&body)?),
+            STREAM_INFO_CHANGED => RoomMessage::StreamInfoChanged(read(&body)?),
+            ROOM_INFO_CHANGED => RoomMessage::RoomInfoChanged(read(&body)?),
             kind if EVENTS.contains(&kind) => RoomMessage::Unknown(read(&body)?),
             _ => return Ok(None),
         }))
@@ -288,6 +301,7 @@ macro_rules! as_number {
 as_number! {
     Code: u32, |code| code.number(), Code::from_number;
     Departure: u8, |reason| reason.number(), Departure::from_number;
+    TrackState: u8, |state| state.number(), TrackState::from_number;
     StreamAlias: u32, |alias| alias.0, StreamAlias;
     SessionId: u64, |session| session.0, SessionId;
     LoginId: [u8; 16], |login| login.0, LoginId;
@@ -332,6 +346,21 @@ impl<C> Decode<C> for Join {
             name: Decode::decode(decoder)?,
             login: Decode::decode(decoder)?,
             token: added(decoder)?,
+        })
+    }
+}
+
+impl<C> Decode<C> for SnapshotPage {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(SnapshotPage {
+            epoch: Decode::decode(decoder)?,
+            position: Decode::decode(decoder)?,
+            page: Decode::decode(decoder)?,
+            last: Decode::decode(decoder)?,
+            users_total: Decode::decode(decoder)?,
+            users: Decode::decode(decoder)?,
+            streams: Decode::decode(decoder)?,
+            extras: added(decoder)?,
         })
     }
 }

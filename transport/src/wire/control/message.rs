@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
+use super::extra::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -166,6 +167,12 @@ pub enum ClientMessage {
     ProbeClock(ProbeClock),
     /// Go on with another token.
     RenewToken(RenewToken),
+    /// Tell others why a track of a stream published here is seen and heard, or not.
+    SetTrackState(SetTrackState),
+    /// Attach info to a stream published here.
+    SetStreamInfo(SetStreamInfo),
+    /// Attach info to the room.
+    SetRoomInfo(SetRoomInfo),
 }
 
 /// Relay to client, answers and notices.
@@ -208,8 +215,14 @@ pub enum RoomMessage {
     UserLeft(UserLeft),
     /// A stream began; its user came before.
     StreamAdded(StreamAdded),
-    /// A stream ended.
+    /// A stream ended, and with it what is known of its tracks and its info.
     StreamRemoved(StreamRemoved),
+    /// A track's state changed.
+    TrackStateChanged(TrackStateChanged),
+    /// A stream's info changed.
+    StreamInfoChanged(StreamInfoChanged),
+    /// The room's info changed.
+    RoomInfoChanged(RoomInfoChanged),
     /// A positioned event of a newer version: only its position counts.
     Unknown(EventStamp),
 }
@@ -501,7 +514,7 @@ pub struct StreamInfo {
 
 /// See [`RoomMessage::Page`]. Pages of one snapshot follow each other; events of later
 /// positions come after the last page.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode)]
 pub struct SnapshotPage {
     /// The room's life.
     pub epoch: u64,
@@ -517,6 +530,8 @@ pub struct SnapshotPage {
     pub users: Vec<UserInfo>,
     /// Streams of this page; their users stand on this page or an earlier one.
     pub streams: Vec<StreamInfo>,
+    /// States and infos of this page; their streams stand on this page or an earlier one.
+    pub extras: Option<Extras>,
 }
 
 /// See [`RoomMessage::UserJoined`].
@@ -592,6 +607,9 @@ impl RoomMessage {
             RoomMessage::UserLeft(event) => Some(event.stamp),
             RoomMessage::StreamAdded(event) => Some(event.stamp),
             RoomMessage::StreamRemoved(event) => Some(event.stamp),
+            RoomMessage::TrackStateChanged(event) => Some(event.stamp),
+            RoomMessage::StreamInfoChanged(event) => Some(event.stamp),
+            RoomMessage::RoomInfoChanged(event) => Some(event.stamp),
             RoomMessage::Unknown(stamp) => Some(*stamp),
         }
     }

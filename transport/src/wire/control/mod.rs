@@ -8,10 +8,12 @@
 
 mod check;
 mod codec;
+mod extra;
 mod message;
 
 pub use check::ENTRIES_MAX;
 pub use codec::{BODY_MAX, Message, MessageReader, encode};
+pub use extra::*;
 pub use message::*;
 
 /// The first byte of a QUIC stream says what it carries.

@@ -129,6 +129,37 @@ fn tokens_are_bounded_and_not_shown() {
 }
 
 #[test]
+fn a_page_that_ends_before_its_extras_has_none_and_infos_are_bounded() {
+    let extra = |bytes: usize| RoomExtra { key: "k".into(), version: 2, value: "v".repeat(bytes) };
+    let page = |extras| {
+        RoomMessage::Page(SnapshotPage {
+            epoch: 1,
+            position: 2,
+            page: 0,
+            last: true,
+            users_total: 0,
+            users: vec![],
+            streams: vec![],
+            extras,
+        })
+    };
+    let full = page(Some(Extras { room_infos: vec![extra(1024)], ..Extras::default() }));
+    assert_eq!(read_one(&encode(&full)), Ok(Some(full)));
+    let long = page(Some(Extras { room_infos: vec![extra(1025)], ..Extras::default() }));
+    assert!(matches!(read_one::<RoomMessage>(&encode(&long)), Err(WireError::TooLarge { .. })));
+    let (kind, body) = page(None).to_parts();
+    assert_eq!(RoomMessage::from_parts(kind, body.slice(..body.len() - 1)), Ok(Some(page(None))));
+
+    let info = |bytes: usize| {
+        let stream = StreamId::new("cam").unwrap();
+        ClientMessage::SetStreamInfo(SetStreamInfo { request: 1, stream, info: "i".repeat(bytes) })
+    };
+    assert!(read_one::<ClientMessage>(&encode(&info(STREAM_INFO_MAX))).is_ok());
+    let long = read_one::<ClientMessage>(&encode(&info(STREAM_INFO_MAX + 1)));
+    assert!(matches!(long, Err(WireError::TooLarge { what: "info of a stream", .. })));
+}
+
+#[test]
 fn tracks_are_checked() {
     let track =
         TrackInfo { kind: TrackKind::Video, codec: "avc1".into(), spatial_layers: 1, temporal_layers: 4 };
