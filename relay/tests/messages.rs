@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
 use parlor_relay::limits::{MESSAGES_WAITING_BYTES_MAX, MESSAGES_WAITING_MAX};
 use parlor_transport::error::Code;
 use parlor_transport::sim::{self, LinkConfig, Profile};
@@ -21,11 +23,12 @@ fn count(client: &mut Client) -> usize {
 }
 
 #[test]
-fn a_receiver_who_takes_too_little_is_sent_away_and_the_others_get_everything() {
+fn a_receiver_who_does_not_read_is_sent_away_and_the_others_get_everything() {
     sim::run(1, async |sim| {
         let world = World::start(&sim).await;
         let mut fast = world.enter("r", "fast").await;
-        let slow = world.enter_with("r", "slow", modem()).await;
+        let slow = world.enter("r", "slow").await;
+        slow.deaf.store(true, Ordering::Relaxed);
         let mut senders = Vec::new();
         for n in 0..8 {
             senders.push(world.enter("r", &format!("u{n}")).await);

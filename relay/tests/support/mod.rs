@@ -5,7 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -138,6 +139,8 @@ pub struct Client {
     pub frames: UnboundedReceiver<Received>,
     /// What others said.
     pub said: UnboundedReceiver<AppMessage>,
+    /// Set before anybody says anything: it does not read what others say.
+    pub deaf: Arc<AtomicBool>,
     /// The QUIC stream on which this client says something, once it has.
     pub saying: Option<MessageSender>,
     pub lanes: Lanes,
@@ -156,17 +159,25 @@ impl Client {
         let (events_in, events) = unbounded_channel();
         let (frames_in, frames) = unbounded_channel();
         let (said_in, said) = unbounded_channel();
+        let deaf = Arc::<AtomicBool>::default();
+        let is_deaf = deaf.clone();
         let (outgoing, outgoing_out) = unbounded_channel();
         let (mut inbound, lanes) = session.inbound();
         let mut tasks = JoinSet::new();
         let reading = tasks.spawn(forward(receiver, answers_in));
         tasks.spawn(send_frames(session.clone(), outgoing_out));
         tasks.spawn(async move {
-            let mut readers = JoinSet::new();
+            let (mut readers, mut unread) = (JoinSet::new(), Vec::new());
             while let Ok(arrival) = inbound.next().await {
                 match arrival {
                     Arrival::Events(receiver) => _ = readers.spawn(forward(receiver, events_in.clone())),
-                    Arrival::AppMessages(receiver) => _ = readers.spawn(forward(receiver, said_in.clone())),
+                    // It stays open, and nobody reads it.
+                    Arrival::AppMessages(receiver) if is_deaf.load(Ordering::Relaxed) => {
+                        unread.push(receiver)
+                    }
+                    Arrival::AppMessages(receiver) => {
+                        _ = readers.spawn(forward(receiver, said_in.clone()));
+                    }
                     Arrival::Frame(received) => _ = frames_in.send(received),
                     other => panic!("the relay opens no such stream: {other:?}"),
                 }
@@ -179,6 +190,7 @@ impl Client {
             events,
             frames,
             said,
+            deaf,
             saying: None,
             lanes,
             outgoing,
