@@ -129,14 +129,15 @@ impl Call {
             name: request.name.clone(),
             login,
             token: request.token.clone(),
+            presence: request.presence,
         };
         Call {
             feed: Feed::new(request.user.clone()),
+            mirror: if request.presence.uninterested { Mirror::without_users() } else { Mirror::default() },
             request,
             timeouts,
             phase: Phase::Connecting,
             status: RoomStatus::new(RoomReason::Joining),
-            mirror: Mirror::default(),
             clock: ClockSync::new(now),
             started: now,
             joined_after: None,

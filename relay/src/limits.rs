@@ -57,7 +57,8 @@ pub const CACHE_BYTES_LEAST: usize = OBJECT_MAX;
 /// Events kept for members who read slowly. Past it (or [`EVENT_LOG_BYTES_MAX`]) they get a fresh snapshot,
 /// which for rooms of a few thousand users is no larger.
 pub const EVENT_LOG_EVENTS_MAX: usize = 4096;
-/// See [`EVENT_LOG_EVENTS_MAX`]: one per room, so that a thousand full logs take 1 GiB.
+/// See [`EVENT_LOG_EVENTS_MAX`]: two per room, one of them without users, so that those of a thousand rooms take 2 GiB
+/// when all are full.
 pub const EVENT_LOG_BYTES_MAX: usize = 1 << 20;
 /// Events handed to one member at a time: keeps the room's lock short.
 pub const EVENT_BATCH_MAX: usize = 256;

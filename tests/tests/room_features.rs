@@ -4,8 +4,12 @@
 
 use std::time::Duration;
 
-use parlor_client::room::{Recipients, RoomEvent};
-use parlor_client::{Code, Coded, PublishOptions, Room, RoomEvents, StreamId, TrackState};
+use parlor_client::player::PlayerState;
+use parlor_client::publisher::PublisherState;
+use parlor_client::room::{Recipients, RoomEvent, RoomReason, RoomState};
+use parlor_client::{
+    Code, Coded, Departure, PlayOptions, PublishOptions, Room, RoomEvents, StreamId, TrackState,
+};
 use parlor_tests::world::{Person, World};
 use parlor_transport::sim::{self, Profile};
 
@@ -275,5 +279,131 @@ fn bad_info_is_refused_with_a_code_and_changes_nothing() {
         late.leave().await.unwrap();
         ann.leave().await.unwrap();
         assert_eq!(cam.set_info("gone").unwrap_err().code(), Code::NotPublishing);
+    });
+}
+
+#[test]
+fn nobody_hears_of_an_unseen_user_who_hears_everything() {
+    sim::run(7, async |sim| {
+        let world = World::new(&sim).await;
+        let [ann, bob, ghost] = ["ann", "bob", "ghost"].map(|name| world.person(name, Profile::wifi()));
+        // The first in the room: its life begins with somebody whom nobody sees.
+        let unseen = ghost.join_with(&world, |options| options.unseen());
+        unseen.snapshot().await.unwrap();
+        let mut at_ghost = unseen.events();
+        drain(&mut at_ghost);
+        let (ann, mut at_ann) = enter(&world, &ann).await;
+        let (bob, _) = enter(&world, &bob).await;
+        let cam = ann.publish(PublishOptions::new("cam").video("test")).unwrap();
+        sleep(&world, 500).await;
+        let view = unseen.view().unwrap();
+        assert_eq!((view.users.len(), view.streams.len()), (2, 1));
+        assert_eq!(unseen.place(), ann.place());
+        let counts: Vec<_> = drain(&mut at_ghost).iter().filter_map(RoomEvent::count).collect();
+        assert_eq!(counts, [1, 2]);
+        assert_eq!(world.room().unwrap().users.len(), 2);
+
+        let player = unseen.play("cam", PlayOptions::new()).unwrap();
+        let refused = unseen.publish(PublishOptions::new("ghost-cam").video("test")).unwrap();
+        assert_eq!(refused.publishing().await.unwrap_err().code(), Code::Unseen);
+        let said = unseen.send_message(Recipients::Everyone, "boo").unwrap();
+        assert_eq!(said.done().await.unwrap_err().code(), Code::Unseen);
+        let to_ghost = ann.send_message(Recipients::users(["ghost"]).unwrap(), "boo?").unwrap();
+        assert_eq!(to_ghost.done().await.unwrap_err().code(), Code::UnknownUser);
+        unseen.set_info("topic", "ghosts").unwrap().done().await.unwrap();
+        sleep(&world, 500).await;
+        assert_eq!(player.status().state, PlayerState::Playing);
+        unseen.leave().await.unwrap();
+        sleep(&world, 500).await;
+        let heard = drain(&mut at_ann);
+        let users: usize = heard.iter().map(|e| e.added_users().len() + e.removed_users().len()).sum();
+        assert_eq!((users, extras(&heard)), (1, vec!["topic=ghosts".to_owned()]), "of bob alone: {heard:?}");
+
+        // The last to go takes the room along.
+        let unseen = ghost.join_with(&world, |options| options.unseen());
+        unseen.joined().await.unwrap();
+        drop(cam);
+        ann.leave().await.unwrap();
+        bob.leave().await.unwrap();
+        assert_eq!(world.room().unwrap().users.len(), 0);
+        unseen.leave().await.unwrap();
+        assert_eq!(world.room(), None);
+    });
+}
+
+#[test]
+fn an_uninterested_user_hears_of_streams_and_not_of_users() {
+    sim::run(8, async |sim| {
+        let world = World::new(&sim).await;
+        let [ann, bob, cid] = ["ann", "bob", "cid"].map(|name| world.person(name, Profile::wifi()));
+        let (ann, _) = enter(&world, &ann).await;
+        let cam = ann.publish(PublishOptions::new("cam").video("test")).unwrap();
+        cam.publishing().await.unwrap();
+        let room = bob.join_with(&world, |options| options.uninterested());
+        room.snapshot().await.unwrap();
+        let mut at_bob = room.events();
+        let mut heard = drain(&mut at_bob);
+        let (cid, mut at_cid) = enter(&world, &cid).await;
+        cam.set_muted(0, true);
+        let screen = cid.publish(PublishOptions::new("screen").video("test")).unwrap();
+        screen.publishing().await.unwrap();
+        cid.send_message(Recipients::Everyone, "hello").unwrap().done().await.unwrap();
+        drop(screen);
+        cid.leave().await.unwrap();
+        sleep(&world, 500).await;
+
+        heard.extend(drain(&mut at_bob));
+        assert!(heard.iter().all(|event| event.count().is_none()), "{heard:?}");
+        let streams: Vec<_> = heard.iter().flat_map(|event| event.added_streams()).collect();
+        let names: Vec<_> =
+            streams.iter().map(|stream| format!("{}/{}", stream.user, stream.stream)).collect();
+        assert_eq!(names, ["ann/cam", "cid/screen"]);
+        assert_eq!(heard.iter().flat_map(|event| event.removed_streams()).count(), 1);
+        assert_eq!(extras(&heard), ["cam/0 Muted"]);
+        assert!(heard.iter().any(|event| matches!(event, RoomEvent::Message { .. })));
+        let view = room.view().unwrap();
+        assert_eq!((view.users.len(), view.streams.len()), (0, 1));
+        // Others see the user as any other.
+        assert!(drain(&mut at_cid).is_empty() || ann.view().unwrap().users.len() == 1);
+        assert_eq!(ann.view().unwrap().users.keys().next().unwrap().as_str(), "bob");
+    });
+}
+
+#[test]
+fn switching_rooms_leaves_one_and_joins_the_other_as_before() {
+    sim::run(9, async |sim| {
+        let world = World::new(&sim).await;
+        let [ann, bob] = ["ann", "bob"].map(|name| world.person(name, Profile::wifi()));
+        let (_bob, mut at_bob) = enter(&world, &bob).await;
+        let mut room = ann.join_with(&world, |options| options.name("Ann"));
+        room.joined().await.unwrap();
+        room.snapshot().await.unwrap();
+        let mut old_events = room.events();
+        drain(&mut old_events);
+        let publisher = room.publish(PublishOptions::new("cam").video("test")).unwrap();
+        publisher.publishing().await.unwrap();
+        let player = room.play("other", PlayOptions::new()).unwrap();
+
+        assert_eq!(ann.engine.switch_room(&mut room, "not an id").await.unwrap_err().code(), Code::BadId);
+        assert_eq!(room.status().state, RoomState::Connected, "it goes on");
+
+        ann.engine.switch_room(&mut room, "lounge").await.unwrap();
+        room.joined().await.unwrap();
+        assert_eq!((room.id().as_str(), room.user().as_str()), ("lounge", "ann"));
+        assert_eq!(publisher.status().state, PublisherState::Idle);
+        assert_eq!(player.status().state, PlayerState::Idle);
+        let RoomEvent::State(status) = drain(&mut old_events).pop().unwrap() else { panic!("it ended") };
+        assert_eq!(status.reason, RoomReason::Left);
+        // The id is free again, in the new room.
+        let again = room.publish(PublishOptions::new("cam").video("test")).unwrap();
+        again.publishing().await.unwrap();
+        sleep(&world, 500).await;
+        let heard = drain(&mut at_bob);
+        let left = heard.iter().any(|event| {
+            matches!(event, RoomEvent::UserRemoved { user, reason: Departure::Left, .. }
+                if user.user.as_str() == "ann" && user.name.as_str() == "Ann")
+        });
+        assert!(left, "{heard:?}");
+        assert_eq!(world.relay.survey().rooms, 2);
     });
 }

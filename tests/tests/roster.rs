@@ -7,20 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parlor_client::room::{RoomReason, RoomState, RoomView};
-use parlor_client::{Code, Coded, PublishOptions, Publisher, Room};
+use parlor_client::{Code, Coded, PublishOptions, Publisher, Room, UserInfo};
 use parlor_tests::world::{Person, World, engine_on};
 use parlor_transport::sim::{self, Profile, Sim, Simulation};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
+
+/// One of the six is unseen, another is not told of users.
+const UNSEEN: &str = "p4";
+/// See [`UNSEEN`].
+const UNINTERESTED: &str = "p5";
 
 /// Compares one mirror with the relay's room.
 fn assert_equal(world: &World, person: &Person, room: &Room) {
     let truth = world.room().expect("somebody is there");
     let place =
         room.place().unwrap_or_else(|| panic!("{} has no snapshot: {:?}", person.name, room.status()));
-    assert_eq!(place, (truth.epoch, truth.position), "{}", person.name);
+    let is_uninterested = person.name == UNINTERESTED;
+    assert_eq!(place.0, truth.epoch, "{}", person.name);
+    assert!(is_uninterested || place.1 == truth.position, "{}: {place:?}", person.name);
     let view = room.view().unwrap();
-    let users: Vec<_> = truth.users.iter().filter(|info| info.user.as_str() != person.name).collect();
+    let is_told = |info: &&UserInfo| info.user.as_str() != person.name && !is_uninterested;
+    let users: Vec<_> = truth.users.iter().filter(is_told).collect();
     assert_eq!(view.users.values().collect::<Vec<_>>(), users, "{}", person.name);
     let streams: Vec<_> = truth.streams.iter().filter(|info| info.user.as_str() != person.name).collect();
     assert_eq!(view.streams.values().collect::<Vec<_>>(), streams, "{}", person.name);
@@ -114,7 +122,12 @@ struct Stay {
 impl Stay {
     fn join(&mut self, person: &Person, world: &World) {
         self.joins += 1;
-        self.rooms.push((person.join(world), person.host.ip().to_string()));
+        let room = person.join_with(world, |options| match person.name.as_str() {
+            UNSEEN => options.unseen(),
+            UNINTERESTED => options.uninterested(),
+            _ => options,
+        });
+        self.rooms.push((room, person.host.ip().to_string()));
     }
 }
 
@@ -184,7 +197,7 @@ async fn live(sim: &Sim, history: &[(usize, Deed, u16)]) {
             let status = room.status();
             if status.state == RoomState::Connected {
                 assert_equal(&world, person, room);
-                connected += 1;
+                connected += usize::from(person.name != UNSEEN);
                 continue;
             }
             // Nobody left these rooms, so that each has a reason. A mirror that misses an event notices and ends the

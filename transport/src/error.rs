@@ -127,6 +127,8 @@ codes! {
     UnknownUser = 1041, final, "a user that the message is for is not in the room; leave them out";
     /// As many keys as the room's info may have.
     TooManyKeys = 1042, final, "the room's info has as many keys as it may; remove one first";
+    /// What only a user whom others see may do.
+    Unseen = 1043, final, "an unseen user can neither publish nor send messages; join again to be seen";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

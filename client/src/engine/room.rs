@@ -14,7 +14,7 @@ use super::player::Player;
 use super::publisher::Publisher;
 use super::shared::Shared;
 use crate::error::{InfoError, MessageError, PlayError, PublishError, RenewError};
-use crate::options::{PlayOptions, PublishOptions};
+use crate::options::{JoinRequest, PlayOptions, PublishOptions};
 use crate::room::feed::Reader;
 use crate::room::{Recipients, RoomEvent, RoomReason, RoomState, RoomStatus, RoomView};
 use crate::stats::RoomStats;
@@ -27,6 +27,16 @@ pub struct Room {
 impl Room {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Room { shared }
+    }
+
+    pub(super) fn request(&self) -> JoinRequest {
+        self.shared.look(|_, call| call.request().clone())
+    }
+
+    /// Leaves, and waits until that is done or took too long.
+    pub(super) async fn end(&self) {
+        self.shared.act(|now, call| call.leave(now));
+        self.shared.finished().await;
     }
 
     /// The room's id.
@@ -87,7 +97,8 @@ impl Room {
 
     /// The room's epoch and position in the relay's history; `None` before the relay has told.
     ///
-    /// Two clients at the same place see the same room.
+    /// Two clients at the same place see the same room, unless one of them is
+    /// [uninterested](crate::JoinOptions::uninterested) in users.
     pub fn place(&self) -> Option<(u64, u64)> {
         self.shared.look(|_, call| call.mirror().place())
     }
@@ -204,8 +215,7 @@ impl Room {
     /// When the relay did not confirm it: it then finds out by itself. A room that had ended before is left
     /// already.
     pub async fn leave(self) -> Result<(), Refusal> {
-        self.shared.act(|now, call| call.leave(now));
-        self.shared.finished().await;
+        self.end().await;
         let status = self.status();
         if status.reason == RoomReason::LeaveFailed { Err(error_of(&status)) } else { Ok(()) }
     }

@@ -102,11 +102,18 @@ pub struct Mirror {
     users: BTreeMap<UserId, UserName>,
     streams: BTreeMap<StreamId, StreamInfo>,
     extras: RoomExtras,
+    /// The relay tells of no users.
+    is_without_users: bool,
     /// While pages come in, the room stays as it was.
     pages: Option<Pages>,
 }
 
 impl Mirror {
+    /// A mirror of a room whose users are not told: it never holds any.
+    pub fn without_users() -> Self {
+        Mirror { is_without_users: true, ..Mirror::default() }
+    }
+
     /// Applies one message; `None` when nothing became visible (a page that is not the last, an event
     /// of a newer version).
     ///
@@ -140,7 +147,7 @@ impl Mirror {
                 self.check(!self.streams.contains_key(&stream.stream), || {
                     format!("stream {} began twice", stream.stream)
                 })?;
-                self.check(self.users.contains_key(&stream.user), || {
+                self.check(self.is_without_users || self.users.contains_key(&stream.user), || {
                     format!("stream {} is of {}, who is not in the room", stream.stream, stream.user)
                 })?;
                 (Some(Change::StreamAdded(event.stream)), users)
@@ -306,7 +313,7 @@ impl Mirror {
             }
         }
         for stream in page.streams {
-            if !pages.users.contains_key(&stream.user) {
+            if !self.is_without_users && !pages.users.contains_key(&stream.user) {
                 return Err(impossible(format!("stream {} stands before its user", stream.stream)));
             }
             if let Some(twice) = pages.streams.insert(stream.stream.clone(), stream) {

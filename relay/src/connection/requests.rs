@@ -107,8 +107,8 @@ impl Writer {
         let Connection { publications, plays, keyframes, id, hub, .. } = &*self.connection;
         let now = hub.clock().now();
         match mail {
-            Mail::Entered(room, changed) => {
-                self.events.spawn(events::send(self.connection.clone(), room, changed));
+            Mail::Entered(room, view, changed) => {
+                self.events.spawn(events::send(self.connection.clone(), room, view, changed));
             }
             Mail::Notice(notice) => match notice {
                 Notice::Send(mut message) => {
@@ -133,7 +133,7 @@ impl Writer {
                 Notice::KeyframeAsked { lane, track } => plays.ask_keyframe(lane, track),
                 Notice::Left => self.events.abort_all(),
                 // Both are dealt with before.
-                Notice::Entered(_) | Notice::Close(_) => {}
+                Notice::Entered(..) | Notice::Close(_) => {}
             },
         }
         Ok(())

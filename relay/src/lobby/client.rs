@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::TrackWish;
+use parlor_transport::wire::control::{Presence, TrackWish};
 
 use super::tokens::Held;
 use crate::limits::{
@@ -17,6 +17,8 @@ use crate::room::index::RoomKey;
 pub(super) struct Client {
     pub(super) phase: Phase,
     pub(super) budget: Budget,
+    /// As it joined.
+    pub(super) presence: Presence,
     /// For app messages.
     pub(super) message_budget: Budget,
     /// Lanes in use, by publications and plays.
@@ -57,6 +59,7 @@ impl Client {
         Client {
             phase: Phase::Connected,
             budget: Budget::new(now, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX),
+            presence: Presence::default(),
             message_budget: Budget::new(now, MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX),
             lanes: BTreeSet::new(),
             plays: BTreeMap::new(),

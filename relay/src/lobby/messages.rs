@@ -44,6 +44,9 @@ impl Lobby {
         }) else {
             return Err(not_joined("the message is for nobody".to_owned()));
         };
+        if client.presence.unseen {
+            return Err(Refusal::from(Code::Unseen));
+        }
         let room = lock(&live.room);
         let to = match listed.is_empty() {
             true => room.roster().sessions().filter(|other| *other != session).collect(),

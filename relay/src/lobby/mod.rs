@@ -210,7 +210,9 @@ impl Lobby {
             ..Survey::default()
         };
         for live in self.rooms.values() {
-            survey.users += lock(&live.room).roster().len();
+            let room = lock(&live.room);
+            survey.users += room.roster().len() + room.roster().unseen();
+            drop(room);
             survey.streams += live.publications.len();
             survey.play_entries += live.players.values().map(BTreeSet::len).sum::<usize>();
             for published in live.publications.values() {
@@ -247,7 +249,7 @@ impl Lobby {
     }
 
     fn join(&mut self, now: Timestamp, date: UnixTime, session: SessionId, join: Join) {
-        let Join { request, app, room, user, name, login, token } = join;
+        let Join { request, app, room, user, name, login, token, presence } = join;
         let Some(client) = self.clients.get_mut(&session) else { return };
         if client.phase != Phase::Greeted {
             let text = format!(
@@ -261,9 +263,11 @@ impl Lobby {
         };
         if let Some(client) = self.clients.get_mut(&session) {
             client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
+            client.presence = presence;
         }
         self.hold_token(now, date, session, grants);
-        let action = Action::Join { room: key, user: UserInfo { user, name }, login };
+        let Presence { unseen, .. } = presence;
+        let action = Action::Join { room: key, user: UserInfo { user, name }, login, unseen };
         self.propose(now, session, action, Some((request, Asked::Join)));
     }
 

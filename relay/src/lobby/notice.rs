@@ -9,6 +9,7 @@ use parlor_transport::wire::control::{RelayMessage, TrackWish};
 
 use super::SharedRoom;
 use crate::forward::publication::Publication;
+use crate::room::View;
 use crate::room::index::RoomKey;
 
 /// Something to be done.
@@ -37,7 +38,7 @@ pub enum Notice {
     /// Send this answer.
     Send(RelayMessage),
     /// Begin to send the room's snapshot and events.
-    Entered(SharedRoom),
+    Entered(SharedRoom, View),
     /// Send no more events.
     Left,
     /// Expect frames of this publication.

@@ -11,6 +11,7 @@ use super::*;
 use crate::limits::REQUESTS_BURST_MAX;
 use crate::room::index::MemoryIndex;
 
+mod features;
 mod tokens;
 
 const NOW: Timestamp = Timestamp::ZERO;
@@ -48,6 +49,7 @@ fn join(room: &str, user: &str) -> ClientMessage {
         name: UserName::new("").unwrap(),
         login: new_login(),
         token: None,
+        presence: Presence::default(),
     })
 }
 
@@ -95,7 +97,7 @@ fn outputs(lobby: &mut Lobby) -> Vec<String> {
                 }
                 other => format!("{other:?}"),
             },
-            Notice::Entered(_) => "events on".to_owned(),
+            Notice::Entered(..) => "events on".to_owned(),
             Notice::PublishStarted { lane, .. } => format!("in {lane} on"),
             Notice::PublishEnded { lane } => format!("in {lane} off"),
             Notice::PlayStarted { lane, .. } => format!("out {lane} on"),

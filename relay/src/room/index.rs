@@ -50,6 +50,8 @@ pub enum Action {
         user: UserInfo,
         /// The login: of several joins with one login the first counts.
         login: LoginId,
+        /// Others are not told of the user, who may not publish.
+        unseen: bool,
     },
     /// Leave; the session's streams end first.
     Leave {
@@ -115,7 +117,7 @@ pub struct Committed {
     pub epoch: u64,
     /// The position it leads from; 0 is the empty room.
     pub previous: u64,
-    /// The position it leads to.
+    /// The position it leads to; the same if others are not told of the change.
     pub position: u64,
     /// What changed.
     pub change: Change,
@@ -130,6 +132,8 @@ pub enum Change {
         session: SessionId,
         /// Who.
         user: UserInfo,
+        /// Others are not told.
+        unseen: bool,
     },
     /// A user went.
     UserLeft {
@@ -139,6 +143,8 @@ pub enum Change {
         user: UserId,
         /// Why.
         reason: Departure,
+        /// Others are not told.
+        unseen: bool,
     },
     /// A stream began.
     StreamAdded {
@@ -183,6 +189,18 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Whether others are told; only then the room's position moves.
+    pub fn is_seen(&self) -> bool {
+        !matches!(self, Change::UserJoined { unseen: true, .. } | Change::UserLeft { unseen: true, .. })
+    }
+
+    /// Whether it is about users alone.
+    pub fn is_about_users(&self) -> bool {
+        matches!(self, Change::UserJoined { .. } | Change::UserLeft { .. })
+    }
+}
+
 /// The authority. Verdicts come in the order of the proposals.
 pub trait Index {
     /// Hands in a proposal.
@@ -217,6 +235,7 @@ struct Stay {
     room: RoomKey,
     user: UserId,
     login: LoginId,
+    unseen: bool,
     /// With the number of their tracks.
     streams: BTreeMap<StreamId, usize>,
 }
@@ -238,7 +257,9 @@ impl MemoryIndex {
 
     fn decide(&mut self, ticket: Ticket, session: SessionId, action: Action) -> Result<(), Refusal> {
         match action {
-            Action::Join { room, user, login } => self.join(ticket, session, room, user, login),
+            Action::Join { room, user, login, unseen } => {
+                self.join(ticket, session, room, user, login, unseen)
+            }
             Action::Leave { reason } => {
                 self.stay(session)?;
                 self.end_stay(ticket, session, reason);
@@ -273,6 +294,7 @@ impl MemoryIndex {
         room: RoomKey,
         user: UserInfo,
         login: LoginId,
+        unseen: bool,
     ) -> Result<(), Refusal> {
         if let Some(stay) = self.stays.get(&session) {
             return Err(Refusal::new(
@@ -323,9 +345,10 @@ impl MemoryIndex {
         });
         books.users += 1;
         self.users.insert(identity, session);
-        let stay = Stay { room: room.clone(), user: user.user.clone(), login, streams: BTreeMap::new() };
+        let stay =
+            Stay { room: room.clone(), user: user.user.clone(), login, unseen, streams: BTreeMap::new() };
         self.stays.insert(session, stay);
-        self.commit(ticket, &room, Change::UserJoined { session, user });
+        self.commit(ticket, &room, Change::UserJoined { session, user, unseen });
         Ok(())
     }
 
@@ -339,6 +362,13 @@ impl MemoryIndex {
     ) -> Result<(), Refusal> {
         let publish_max = self.limits.publish_max as usize;
         let stay = self.stay(session)?;
+        if stay.unseen {
+            let text = format!(
+                "{:?} is unseen in the room and cannot publish {stream:?}; join again to be seen",
+                stay.user
+            );
+            return Err(Refusal::new(Code::Unseen, text));
+        }
         let (room, user, published) = (stay.room.clone(), stay.user.clone(), stay.streams.len());
         match self.streams.get(&(room.app.clone(), stream.clone())) {
             Some(&owner) if owner == session => {
@@ -380,13 +410,13 @@ impl MemoryIndex {
         let Some(stay) = self.stays.remove(&session) else {
             return;
         };
-        let Stay { room, user, streams, login: _ } = stay;
+        let Stay { room, user, streams, unseen, login: _ } = stay;
         for stream in streams.into_keys() {
             self.streams.remove(&(room.app.clone(), stream.clone()));
             self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });
         }
         self.users.remove(&(room.app.clone(), user.clone()));
-        self.commit(ticket, &room, Change::UserLeft { session, user, reason });
+        self.commit(ticket, &room, Change::UserLeft { session, user, reason, unseen });
         if let Some(books) = self.rooms.get_mut(&room) {
             books.users -= 1;
             if books.users == 0 {
@@ -398,7 +428,7 @@ impl MemoryIndex {
     fn commit(&mut self, ticket: Ticket, room: &RoomKey, change: Change) {
         let books = self.rooms.get_mut(room).expect("a room lives as long as somebody is in it");
         let previous = books.position;
-        books.position += 1;
+        books.position += u64::from(change.is_seen());
         self.verdicts.push_back(Verdict::Committed(Committed {
             ticket,
             room: room.clone(),

@@ -31,6 +31,7 @@ enum Step {
         app: u8,
         room: u8,
         user: u8,
+        unseen: bool,
     },
     Leave {
         session: u64,
@@ -68,8 +69,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let session = 0..10u64;
     prop_oneof![
-        6 => (session.clone(), 0..2u8, 0..3u8, 0..6u8)
-            .prop_map(|(session, app, room, user)| Step::Join { session, app, room, user }),
+        6 => (session.clone(), 0..2u8, 0..3u8, 0..6u8, 0..4u8).prop_map(|(session, app, room, user, seen)| {
+            Step::Join { session, app, room, user, unseen: seen == 0 }
+        }),
         2 => session.clone().prop_map(|session| Step::Leave { session }),
         6 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Publish { session, stream }),
         2 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Unpublish { session, stream }),
@@ -114,6 +116,7 @@ fn tracks() -> Vec<TrackInfo> {
 #[derive(Default)]
 struct Model {
     stays: Vec<(u64, u8, u8, u8)>,
+    unseen: BTreeSet<u64>,
     streams: Vec<(u8, u8, u64)>,
 }
 
@@ -121,7 +124,7 @@ impl Model {
     fn take(&mut self, step: &Step) -> Result<(), Code> {
         let at = |stays: &[(u64, u8, u8, u8)], s: u64| stays.iter().copied().find(|stay| stay.0 == s);
         match *step {
-            Step::Join { session, app, room, user } => {
+            Step::Join { session, app, room, user, unseen } => {
                 if at(&self.stays, session).is_some() {
                     return Err(Code::AlreadyJoined);
                 }
@@ -142,6 +145,9 @@ impl Model {
                     self.forget(old.0);
                 }
                 self.stays.push((session, app, room, user));
+                if unseen {
+                    self.unseen.insert(session);
+                }
             }
             Step::Leave { session } => {
                 at(&self.stays, session).ok_or(Code::NotJoined)?;
@@ -149,6 +155,9 @@ impl Model {
             }
             Step::Publish { session, stream } => {
                 let (_, app, _, _) = at(&self.stays, session).ok_or(Code::NotJoined)?;
+                if self.unseen.contains(&session) {
+                    return Err(Code::Unseen);
+                }
                 match self.streams.iter().find(|s| (s.0, s.1) == (app, stream)) {
                     Some(taken) if taken.2 == session => return Err(Code::AlreadyPublishing),
                     Some(_) => return Err(Code::StreamTaken),
@@ -189,6 +198,7 @@ impl Model {
 
     fn forget(&mut self, session: u64) {
         self.stays.retain(|stay| stay.0 != session);
+        self.unseen.remove(&session);
         self.streams.retain(|stream| stream.2 != session);
     }
 
@@ -197,7 +207,9 @@ impl Model {
         let mut rooms: BTreeMap<RoomKey, Contents> = BTreeMap::new();
         for &(session, app, room, who) in &self.stays {
             let contents = rooms.entry(key(app, room)).or_default();
-            contents.users.insert(user(who).user);
+            if !self.unseen.contains(&session) {
+                contents.users.insert(user(who).user);
+            }
             for published in self.streams.iter().filter(|s| s.2 == session) {
                 contents.streams.insert(stream(published.1), user(who).user);
             }
@@ -224,6 +236,7 @@ impl From<&Room> for Contents {
 /// What a client would make of what it is sent, strict about every promise.
 #[derive(Debug)]
 struct Mirror {
+    view: View,
     epoch: u64,
     position: u64,
     contents: Contents,
@@ -231,23 +244,27 @@ struct Mirror {
 }
 
 impl Mirror {
-    fn begin(room: &mut Room) -> Self {
-        let snapshot = room.snapshot();
+    fn begin(room: &mut Room, view: View) -> Self {
+        let snapshot = room.snapshot(view);
         let mut mirror = Mirror {
+            view,
             epoch: room.epoch(),
             position: snapshot.position,
             contents: Contents::default(),
             extras: Extras::default(),
         };
+        let sees_users = view == View::Everything;
         let last = snapshot.pages.len() - 1;
         for (at, bytes) in snapshot.pages.iter().enumerate() {
             let RoomMessage::Page(page) = decode(bytes) else { panic!("a snapshot is made of pages") };
             assert_eq!((page.epoch, page.position), (mirror.epoch, mirror.position));
             assert_eq!((page.page, page.last), (at as u32, at == last));
-            assert_eq!(page.users_total as usize, room.roster().len());
+            let users = if sees_users { room.roster().len() } else { 0 };
+            assert_eq!(page.users_total as usize, users);
             mirror.contents.users.extend(page.users.into_iter().map(|user| user.user));
             for stream in page.streams {
-                assert!(mirror.contents.users.contains(&stream.user), "users before their streams");
+                let known = mirror.contents.users.contains(&stream.user);
+                assert_eq!(known, sees_users, "users before their streams");
                 mirror.contents.streams.insert(stream.stream, stream.user);
             }
             let extras = page.extras.unwrap_or_default();
@@ -260,7 +277,7 @@ impl Mirror {
 
     fn read(&mut self, room: &mut Room) {
         loop {
-            match room.after(self.position) {
+            match room.after(self.view, self.position) {
                 After::UpToDate => return assert_eq!(&self.extras, room.extras()),
                 After::Behind => panic!("histories here are shorter than the log"),
                 After::Events(events) => events.iter().for_each(|event| self.apply(&decode(event))),
@@ -290,7 +307,7 @@ impl Mirror {
         match event {
             RoomMessage::TrackStateChanged(event) => return self.set_state(&event.status),
             RoomMessage::StreamInfoChanged(event) => {
-                assert_eq!(event.extra.version, stamp.position);
+                assert!(self.view == View::WithoutUsers || event.extra.version == stamp.position);
                 return self.set_info(&event.extra);
             }
             RoomMessage::RoomInfoChanged(event) => return self.set_room_info(&event.extra),
@@ -305,7 +322,8 @@ impl Mirror {
                 assert!(users.remove(&event.user));
             }
             RoomMessage::StreamAdded(event) => {
-                assert!(users.contains(&event.stream.user), "users come before their streams");
+                let known = users.contains(&event.stream.user);
+                assert_eq!(known, self.view == View::Everything, "users come before their streams");
                 let stream = &event.stream;
                 assert_eq!(streams.insert(stream.stream.clone(), stream.user.clone()), None);
             }
@@ -352,8 +370,9 @@ impl World {
 
     fn take(&mut self, step: &Step) -> Result<(), Code> {
         let (session, action) = match *step {
-            Step::Join { session, app, room, user: who } => {
-                (session, Action::Join { room: key(app, room), user: user(who), login: login(session) })
+            Step::Join { session, app, room, user: who, unseen } => {
+                let (room, user, login) = (key(app, room), user(who), login(session));
+                (session, Action::Join { room, user, login, unseen })
             }
             Step::Leave { session } => (session, Action::Leave { reason: Departure::Left }),
             Step::Publish { session, stream: id } => (
@@ -374,8 +393,11 @@ impl World {
                 (session, Action::SetRoomInfo { key: key.to_owned(), value: value.to_owned() })
             }
             Step::Watch => {
-                self.mirrors
-                    .extend(self.rooms.iter_mut().map(|(key, room)| (key.clone(), Mirror::begin(room))));
+                for (key, room) in &mut self.rooms {
+                    for view in [View::Everything, View::WithoutUsers] {
+                        self.mirrors.push((key.clone(), Mirror::begin(room, view)));
+                    }
+                }
                 return Ok(());
             }
             Step::Read => {
@@ -421,7 +443,11 @@ impl World {
         for (key, mirror) in &mut self.mirrors {
             let room = self.rooms.get_mut(key).expect("mirrors of ended rooms are gone");
             mirror.read(room);
-            assert_eq!(mirror.contents, Contents::from(&*room));
+            let mut contents = Contents::from(&*room);
+            if mirror.view == View::WithoutUsers {
+                contents.users.clear();
+            }
+            assert_eq!(mirror.contents, contents);
         }
     }
 }
@@ -449,7 +475,7 @@ fn committed(previous: u64, change: Change) -> Committed {
 }
 
 fn joined(session: u64, who: u8) -> Change {
-    Change::UserJoined { session: SessionId(session), user: user(who) }
+    Change::UserJoined { session: SessionId(session), user: user(who), unseen: false }
 }
 
 #[test]
@@ -464,6 +490,7 @@ fn a_room_refuses_what_does_not_follow() {
         session: SessionId(session),
         user: user(who).user,
         reason: Departure::Left,
+        unseen: false,
     };
     for wrong in [
         committed(1, joined(2, 2)),
@@ -492,7 +519,7 @@ fn a_large_room_comes_in_pages_that_fit_a_message() {
         };
         room.apply(&committed(
             position,
-            Change::UserJoined { session: SessionId(number), user: info.clone() },
+            Change::UserJoined { session: SessionId(number), user: info.clone(), unseen: false },
         ))
         .unwrap();
         let published = StreamInfo {
@@ -508,11 +535,11 @@ fn a_large_room_comes_in_pages_that_fit_a_message() {
         .unwrap();
         position += 2;
     }
-    let snapshot = room.snapshot();
+    let snapshot = room.snapshot(View::Everything);
     assert!(snapshot.pages.len() > 50);
     assert!(snapshot.pages.iter().all(|page| page.len() <= PAGE_BYTES_MAX + 256), "pages are bounded");
-    assert_eq!(Mirror::begin(&mut room).contents, Contents::from(&room));
-    assert_eq!(room.after(1999), After::Events(vec![room.log_last()]));
+    assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
+    assert_eq!(room.after(View::Everything, 1999), After::Events(vec![room.log_last()]));
 }
 
 #[test]
@@ -521,15 +548,18 @@ fn short_names_do_not_make_a_page_longer_than_clients_accept() {
     for number in 0..3000 {
         let (user, name) = (UserId::new(number.to_string()).unwrap(), UserName::new("").unwrap());
         let info = UserInfo { user, name };
-        room.apply(&committed(number, Change::UserJoined { session: SessionId(number), user: info }))
-            .unwrap();
+        room.apply(&committed(
+            number,
+            Change::UserJoined { session: SessionId(number), user: info, unseen: false },
+        ))
+        .unwrap();
     }
-    assert_eq!(Mirror::begin(&mut room).contents, Contents::from(&room));
+    assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
 }
 
 impl Room {
     fn log_last(&self) -> Bytes {
-        match self.after(self.position() - 1) {
+        match self.after(View::Everything, self.position() - 1) {
             After::Events(events) => events[0].clone(),
             other => panic!("{other:?}"),
         }
@@ -539,7 +569,7 @@ impl Room {
 #[test]
 fn the_later_publisher_is_told_who_has_the_stream() {
     let mut world = World::new();
-    let join = |session, room, user| Step::Join { session, app: 0, room, user };
+    let join = |session, room, user| Step::Join { session, app: 0, room, user, unseen: false };
     for step in [join(1, 0, 1), join(2, 1, 2), Step::Publish { session: 2, stream: 1 }] {
         world.take(&step).unwrap();
     }
@@ -567,7 +597,7 @@ fn the_rooms_info_has_so_many_keys_and_a_removed_one_makes_room() {
             Verdict::Refused { refusal, .. } => Err(refusal.code),
         }
     };
-    world.take(&Step::Join { session: 1, app: 0, room: 0, user: 0 }).unwrap();
+    world.take(&Step::Join { session: 1, app: 0, room: 0, user: 0, unseen: false }).unwrap();
     for n in 0..ROOM_INFO_KEYS_MAX {
         assert_eq!(set(&mut world, format!("key{n}"), "x"), Ok(()));
     }

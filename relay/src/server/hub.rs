@@ -21,6 +21,7 @@ use crate::limits::NOTICES_MAX;
 use crate::lobby::outbox::Put;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
+use crate::room::View;
 use crate::room::index::RoomKey;
 
 /// What all connections share. Its lock is held for one message at a time, never across an await.
@@ -62,7 +63,7 @@ pub(crate) enum Mail {
     /// From the lobby.
     Notice(Notice),
     /// [`Notice::Entered`], with the signal of new events.
-    Entered(SharedRoom, watch::Receiver<()>),
+    Entered(SharedRoom, View, watch::Receiver<()>),
 }
 
 #[derive(Default)]
@@ -241,10 +242,10 @@ impl State {
                 Output::RoomEnded(key) => _ = self.rooms.remove(&key),
                 Output::Notice(id, notice) => {
                     let mail = match notice {
-                        Notice::Entered(room) => {
+                        Notice::Entered(room, view) => {
                             let key = lock(&room).key().clone();
                             let signal = self.rooms.entry(key).or_insert_with(|| watch::Sender::new(()));
-                            Mail::Entered(room, signal.subscribe())
+                            Mail::Entered(room, view, signal.subscribe())
                         }
                         notice => Mail::Notice(notice),
                     };

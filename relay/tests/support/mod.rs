@@ -391,6 +391,7 @@ pub fn join(room: &str, user: &str) -> ClientMessage {
         name: UserName::new("").unwrap(),
         login: new_login(),
         token: None,
+        presence: Presence::default(),
     })
 }
 

@@ -325,14 +325,15 @@ bincode::impl_borrow_decode!(Token);
 
 impl Encode for Join {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let Join { request, app, room, user, name, login, token } = self;
+        let Join { request, app, room, user, name, login, token, presence } = self;
         request.encode(encoder)?;
         app.encode(encoder)?;
         room.encode(encoder)?;
         user.encode(encoder)?;
         name.encode(encoder)?;
         login.encode(encoder)?;
-        token.encode(encoder)
+        token.encode(encoder)?;
+        presence.bits().encode(encoder)
     }
 }
 
@@ -346,6 +347,11 @@ impl<C> Decode<C> for Join {
             name: Decode::decode(decoder)?,
             login: Decode::decode(decoder)?,
             token: added(decoder)?,
+            presence: match u8::decode(decoder) {
+                Ok(bits) => Presence::from_bits(bits),
+                Err(DecodeError::UnexpectedEnd { .. }) => Presence::default(),
+                Err(error) => return Err(error),
+            },
         })
     }
 }

@@ -267,6 +267,29 @@ pub struct Join {
     pub login: LoginId,
     /// What the app's server gave the user to show here. An app without keys asks for none.
     pub token: Option<Token>,
+    /// Who sees whom; a message that ends before it has neither option.
+    pub presence: Presence,
+}
+
+/// What a user is to the others in a room, and they to the user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Presence {
+    /// Others are not told of this user, who may then neither publish nor send messages.
+    pub unseen: bool,
+    /// This user is not told of others, only of their streams.
+    pub uninterested: bool,
+}
+
+impl Presence {
+    /// The bits on the wire.
+    pub const fn bits(self) -> u8 {
+        self.unseen as u8 | (self.uninterested as u8) << 1
+    }
+
+    /// The options with these bits; those of newer versions are ignored.
+    pub const fn from_bits(bits: u8) -> Self {
+        Presence { unseen: bits & 1 != 0, uninterested: bits & 2 != 0 }
+    }
 }
 
 /// See [`ClientMessage::Leave`].

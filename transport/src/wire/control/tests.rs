@@ -15,6 +15,7 @@ fn join() -> ClientMessage {
         name: UserName::new("Ann").unwrap(),
         login: LoginId([7; 16]),
         token: Some(Token::new("a.b.c").unwrap()),
+        presence: Presence { unseen: false, uninterested: true },
     })
 }
 
@@ -100,13 +101,16 @@ fn app_messages_are_bounded() {
 #[test]
 fn a_join_that_ends_before_its_token_has_none() {
     let (kind, body) = join().to_parts();
-    let login_end = body.len() - "a.b.c".len() - 2;
+    let login_end = body.len() - "a.b.c".len() - 3;
     let read = |body: &[u8]| ClientMessage::from_parts(kind, body.to_vec().into());
     let ClientMessage::Join(without) = join() else { panic!("a join") };
-    let without = ClientMessage::Join(Join { token: None, ..without });
+    let presence = Presence::default();
+    let plain = ClientMessage::Join(Join { presence, ..without.clone() });
+    let without = ClientMessage::Join(Join { token: None, presence, ..without });
     assert_eq!(read(&body[..login_end]), Ok(Some(without.clone())));
     assert_eq!(read(&[&body[..login_end], &[0]].concat()), Ok(Some(without)));
-    for cut in login_end + 1..body.len() {
+    assert_eq!(read(&body[..body.len() - 1]), Ok(Some(plain)), "nor need it say who sees whom");
+    for cut in login_end + 1..body.len() - 1 {
         assert!(read(&body[..cut]).is_err(), "cut at {cut}");
     }
     assert!(read(&[&body[..login_end], &[2]].concat()).is_err());
