@@ -26,7 +26,7 @@ use crate::forward::publication::Publication;
 use crate::limits::UNJOINED_MAX;
 use crate::lobby::Notice;
 use crate::lock;
-use crate::server::{Hub, Mail};
+use crate::server::{Connected, Hub, Mail};
 use messages::Messages;
 use plays::Plays;
 
@@ -79,7 +79,7 @@ impl Connection {
 /// Serves a connection to its end.
 pub(crate) async fn run(hub: Arc<Hub>, session: Session) {
     let remote = session.remote_address();
-    let (id, mail, inbox, messages) = match hub.connect(session.clone()) {
+    let Connected { id, mail, inbox, messages } = match hub.connect(session.clone()) {
         Ok(connected) => connected,
         Err(refusal) => {
             tracing::warn!(%remote, %refusal, "connection refused");

@@ -58,6 +58,16 @@ struct Route {
     session: Session,
 }
 
+/// What a connection gets when it comes.
+pub(crate) struct Connected {
+    pub(crate) id: SessionId,
+    /// The way to put something into its box.
+    pub(crate) mail: mpsc::Sender<Mail>,
+    pub(crate) inbox: mpsc::Receiver<Mail>,
+    /// App messages for it.
+    pub(crate) messages: Arc<Messages>,
+}
+
 /// What a connection finds in its box, in order.
 pub(crate) enum Mail {
     /// From the lobby.
@@ -110,18 +120,15 @@ impl Hub {
         &self.counts
     }
 
-    /// A connection came; gives its id, its mail, the way to put something into it, and its app messages.
-    pub(crate) fn connect(
-        &self,
-        session: Session,
-    ) -> Result<(SessionId, mpsc::Sender<Mail>, mpsc::Receiver<Mail>, Arc<Messages>), Refusal> {
+    /// A connection came.
+    pub(crate) fn connect(&self, session: Session) -> Result<Connected, Refusal> {
         let mut state = lock(&self.state);
         let id = state.lobby.connect(self.clock.now())?;
         let (mail, inbox) = mpsc::channel(NOTICES_MAX);
         let messages = Arc::<Messages>::default();
         state.routes.insert(id, Route { mail: mail.clone(), messages: messages.clone(), session });
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
-        Ok((id, mail, inbox, messages))
+        Ok(Connected { id, mail, inbox, messages })
     }
 
     /// A connection ended.

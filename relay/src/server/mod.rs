@@ -26,7 +26,7 @@ use crate::lobby::{Lobby, Survey};
 use crate::room::index::{MemoryIndex, RoomKey};
 pub use hub::Counters;
 use hub::{Calendar, system_date};
-pub(crate) use hub::{Hub, Mail};
+pub(crate) use hub::{Connected, Hub, Mail};
 
 /// Connections beyond the limit that are still being told so, or are in their handshake.
 const HANDSHAKES_MAX: usize = 256;
