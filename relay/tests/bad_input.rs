@@ -279,7 +279,7 @@ fn datagrams_that_are_none_of_ours() {
         ("0x77 is not a media packet", Code::ProtocolViolation, &[0x77, 1, 2, 3]),
         ("cut short", Code::ProtocolViolation, &[KIND_PACKET, 0, 0]),
         ("0x09 is unknown", Code::ProtocolViolation, &[KIND_PACKET, 0, 0, 0x09, 2, 0, 0]),
-        ("track", Code::TooLarge, &[KIND_PACKET, 0, 0, 0x01, 2, 99, 0]),
+        ("lane", Code::TooLarge, &[KIND_PACKET, 0, 0, 0x01, 0xc0, 0, 0, 0, 0x40, 0, 0, 0, 0]),
         ("cut short", Code::ProtocolViolation, &[KIND_FEEDBACK, 0x40]),
     ];
     for (why, code, bytes) in cases {

@@ -91,6 +91,12 @@ pub struct Flags {
     /// Least time between two keyframes asked of one publisher.
     #[arg(long, env = "PARLOR_KEYFRAME_INTERVAL_MIN_MS", global = true, value_name = "MS")]
     keyframe_interval_min_ms: Option<u64>,
+    /// A user is told so long before their token expires.
+    #[arg(long, env = "PARLOR_TOKEN_NOTICE_MS", global = true, value_name = "MS")]
+    token_notice_ms: Option<u64>,
+    /// A user whose token has expired may stay for so long.
+    #[arg(long, env = "PARLOR_TOKEN_GRACE_MS", global = true, value_name = "MS")]
+    token_grace_ms: Option<u64>,
     /// A connection on which nothing was heard for this long is gone.
     #[arg(long, env = "PARLOR_IDLE_TIMEOUT_MS", global = true, value_name = "MS")]
     idle_timeout_ms: Option<u64>,
@@ -166,6 +172,8 @@ impl Flags {
         set(&mut limits.users_per_room_max, self.users_per_room_max);
         set(&mut limits.publish_max, self.publish_max);
         set(&mut limits.play_max, self.play_max);
+        set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
+        set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
         set(&mut limits.keyframe_interval_min, self.keyframe_interval_min_ms.map(Duration::from_millis));
@@ -224,8 +232,10 @@ mod tests {
     fn every_key_of_the_file_has_a_flag_that_does_the_same() {
         let command = Cli::command();
         let mut seen = 0;
-        let tables = ["tls", "limits", "connections", "log"];
-        let all = keys("").into_iter().filter(|key| !tables.contains(&key.as_str())).map(|key| ("", key));
+        let tables = ["tls", "limits", "connections", "log", "tokens"];
+        // Apps have keys, which do not belong on a command line.
+        let own = |key: &String| key != "apps" && !tables.contains(&key.as_str());
+        let all = keys("").into_iter().filter(own).map(|key| ("", key));
         let all = all.chain(
             tables
                 .into_iter()
@@ -236,12 +246,14 @@ mod tests {
                 ("tls", "directory") => "tls_directory",
                 ("log", "format") => "log_format",
                 ("log", "filter") => "log",
+                ("tokens", "notice_ms") => "token_notice_ms",
+                ("tokens", "grace_ms") => "token_grace_ms",
                 (_, same) => same,
             };
             let argument = command.get_arguments().find(|argument| argument.get_id() == flag);
             let argument = argument.unwrap_or_else(|| panic!("[{table}] {key} has no flag --{flag}"));
             seen += 1;
-            if !matches!(table, "limits" | "connections") || key == "qlog" {
+            if !matches!(table, "limits" | "connections" | "tokens") || key == "qlog" {
                 continue;
             }
             let value = "7654321";
@@ -251,7 +263,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 20, "the whole file was looked at");
+        assert_eq!(seen, 22, "the whole file was looked at");
     }
 
     #[test]
