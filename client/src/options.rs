@@ -199,7 +199,7 @@ impl JoinOptions {
     }
 
     /// Others are not told of this user: not when it comes, not when it goes, and it is not counted. It plays, but can
-    /// neither publish nor send messages (code 1043), nor be listed as a receiver of one.
+    /// neither publish nor send messages (code 1053), nor be listed as a receiver of one.
     #[must_use]
     pub fn unseen(mut self) -> Self {
         self.presence.unseen = true;

@@ -122,13 +122,13 @@ codes! {
     /// The token does not let its user join.
     JoinForbidden = 1029, final, "the token does not let its user join; get one that does";
     /// More app messages than one user may send in the time.
-    TooManyMessages = 1040, retry, "too many messages at once; slow down";
+    TooManyMessages = 1050, retry, "too many messages at once; slow down";
     /// A message for somebody who is not in the room.
-    UnknownUser = 1041, final, "a user that the message is for is not in the room; leave them out";
+    UnknownUser = 1051, final, "a user that the message is for is not in the room; leave them out";
     /// As many keys as the room's info may have.
-    TooManyKeys = 1042, final, "the room's info has as many keys as it may; remove one first";
+    TooManyKeys = 1052, final, "the room's info has as many keys as it may; remove one first";
     /// What only a user whom others see may do.
-    Unseen = 1043, final, "an unseen user can neither publish nor send messages; join again to be seen";
+    Unseen = 1053, final, "an unseen user can neither publish nor send messages; join again to be seen";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

@@ -150,7 +150,7 @@ impl Room {
     /// Sends a message of at most 16 KiB to the others in the room, or to some of them, who get it as
     /// [`RoomEvent::Message`]: reliably, and in the order of sending. It has been sent when this returns, or is sent
     /// as soon as the room is joined; [`Answer::done`] waits until the relay has passed it on. The relay takes some
-    /// 40 short messages a second of one user, 100 at once, and refuses more with code 1040.
+    /// 40 short messages a second of one user, 100 at once, and refuses more with code 1050.
     ///
     /// ```no_run
     /// # async fn chat(room: &parlor_client::Room) -> Result<(), Box<dyn std::error::Error>> {

@@ -153,9 +153,9 @@ messages!(ClientMessage {
     RequestKeyframe(RequestKeyframe) = 0x09,
     ProbeClock(ProbeClock) = 0x0a,
     RenewToken(RenewToken) = 0x0b,
-    SetTrackState(SetTrackState) = 0x10,
-    SetStreamInfo(SetStreamInfo) = 0x11,
-    SetRoomInfo(SetRoomInfo) = 0x12,
+    SetTrackState(SetTrackState) = 0x18,
+    SetStreamInfo(SetStreamInfo) = 0x19,
+    SetRoomInfo(SetRoomInfo) = 0x1a,
 });
 
 messages!(RelayMessage {
