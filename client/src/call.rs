@@ -2,8 +2,12 @@
 //! and when to give up.
 //!
 //! A machine: messages, frames and the time go in; messages, frames and changes come out. Connections and
-//! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`.
+//! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`,
+//! messages in `messages`, and what else ends with one answer in `asked`.
 
+mod asked;
+mod extras;
+mod messages;
 mod moderation;
 mod plays;
 mod publications;
@@ -19,7 +23,7 @@ use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{LoginId, SessionId, StreamId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    self, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
+    self, AppMessage, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
 };
 use parlor_transport::wire::hop::LANE_MAX;
 
@@ -29,6 +33,7 @@ use crate::room::feed::{Feed, Reader};
 use crate::room::mirror::Mirror;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
 use crate::stats::RoomStats;
+use asked::Asked;
 use moderation::Moderation;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
@@ -92,6 +97,11 @@ pub struct Call {
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
     plays: BTreeMap<u32, Play>,
+    /// Requests that end with one answer.
+    asked: BTreeMap<u32, Asked>,
+    /// Messages to other users that wait to be sent, and the bytes in them.
+    messages: VecDeque<AppMessage>,
+    messages_bytes: usize,
     renewals: BTreeMap<u32, Renewal>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
@@ -129,11 +139,11 @@ impl Call {
         let hello = ClientMessage::Hello(hello);
         let mut call = Call {
             feed: Feed::new(request.user.clone()),
+            mirror: if request.presence.uninterested { Mirror::without_users() } else { Mirror::default() },
             request,
             timeouts,
             phase: Phase::Connecting,
             status: RoomStatus::new(RoomReason::Joining),
-            mirror: Mirror::default(),
             clock: ClockSync::new(now),
             started: now,
             joined_after: None,
@@ -149,6 +159,9 @@ impl Call {
             outgoing: [hello].into(),
             publications: BTreeMap::new(),
             plays: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            messages: VecDeque::new(),
+            messages_bytes: 0,
             renewals: BTreeMap::new(),
             unread_renewals: BTreeSet::new(),
             moderations: BTreeMap::new(),
@@ -170,6 +183,7 @@ impl Call {
             name: self.request.name.clone(),
             login: self.login,
             token: self.request.token.clone(),
+            presence: self.request.presence,
         })
     }
 
@@ -186,6 +200,11 @@ impl Call {
     /// The room as far as the relay told.
     pub fn mirror(&self) -> &Mirror {
         &self.mirror
+    }
+
+    /// A reader that hears of what is, and of messages from here on.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.feed)
     }
 
     /// The next event for `reader`.
@@ -288,7 +307,9 @@ impl Call {
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
-                } else if !self.handle_moderation(done.request, Ok(())) {
+                } else if !self.handle_moderation(done.request, Ok(()))
+                    && !self.handle_answer(done.request, Ok(()))
+                {
                     self.handle_renewal(done.request, Ok(()));
                 }
             }
@@ -323,6 +344,8 @@ impl Call {
             self.end(RoomStatus::failed(RoomReason::LeaveFailed, refusal));
         } else if self.publications.contains_key(&request) {
             self.handle_publish_refused(request, refusal);
+        } else if self.asked.contains_key(&request) {
+            self.handle_answer(request, Err(refusal));
         } else if self.renewals.contains_key(&request) {
             self.handle_renewal(request, Err(refusal));
         } else if self.moderations.contains_key(&request) {
@@ -386,6 +409,8 @@ impl Call {
         self.end_plays(&error);
         self.end_renewals(&error);
         self.end_moderations(&error);
+        self.end_messages();
+        self.end_asked(&error);
         self.set_status(status);
     }
 

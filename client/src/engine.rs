@@ -2,6 +2,7 @@
 //!
 //! Decisions are made by [`call::Call`](crate::call::Call); here is only what needs a runtime.
 
+mod answer;
 mod driver;
 mod moderation;
 mod player;
@@ -17,13 +18,15 @@ use std::time::Duration;
 
 use parlor_transport::clock::Clock;
 use parlor_transport::error::Code;
+use parlor_transport::id::RoomId;
 use parlor_transport::quic::{BindError, Binding, Endpoint, Options};
 use parlor_transport::units::Timestamp;
 use tokio::runtime::Handle;
 
 use crate::call::{Call, Timeouts};
 use crate::error::{EngineError, JoinError};
-use crate::options::{EngineConfig, JoinOptions};
+use crate::options::{EngineConfig, JoinOptions, JoinRequest};
+pub use answer::Answer;
 pub use player::{Frames, Player};
 pub use publisher::Publisher;
 pub use room::{Room, RoomEvents};
@@ -116,7 +119,10 @@ impl Engine {
     /// # Errors
     /// [`JoinError`] when the options are not valid or the engine was closed; nothing was sent then.
     pub fn join(&self, options: JoinOptions) -> Result<Room, JoinError> {
-        let request = options.check()?;
+        self.begin(options.check()?)
+    }
+
+    fn begin(&self, request: JoinRequest) -> Result<Room, JoinError> {
         let timeouts = Timeouts {
             join: self.config.join_timeout,
             leave: self.config.leave_timeout,
@@ -137,6 +143,35 @@ impl Engine {
             self.config.path_timeout,
         )));
         Ok(Room::new(shared))
+    }
+
+    /// Leaves `room` and joins the one called `to` with the same options; `room` is then that one, in state
+    /// [`Connecting`](crate::room::RoomState::Connecting). Publishers, players and readers of events end with the room
+    /// that was left. A `Capture` and its preview go on: publish it again, in the new room. A token must be good for
+    /// both rooms.
+    ///
+    /// The new room is joined once the relay has confirmed the leave, or the time for that is over: a user is in one
+    /// room of the app at a time.
+    ///
+    /// ```no_run
+    /// # async fn change(engine: &parlor_client::Engine, mut room: parlor_client::Room) -> Result<(), parlor_client::JoinError> {
+    /// engine.switch_room(&mut room, "lounge").await?;
+    /// let events = room.events();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JoinError`] when the id is not valid; then `room` goes on as it was. Also when the engine is being closed.
+    pub async fn switch_room(&self, room: &mut Room, to: impl AsRef<str>) -> Result<(), JoinError> {
+        let to = RoomId::new(to)?;
+        if lock(&self.rooms).closed {
+            return Err(JoinError::Closed);
+        }
+        room.end().await;
+        // Its token may have been renewed meanwhile.
+        let request = JoinRequest { room: to, ..room.request() };
+        *room = self.begin(request)?;
+        Ok(())
     }
 
     /// Leaves every room and waits until it is done, at most as long as leaving may take.

@@ -7,6 +7,7 @@ use parlor_transport::address::AddressError;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{IdError, StreamId};
 use parlor_transport::token::TokenError;
+use parlor_transport::wire::control::{APP_MESSAGE_MAX, LISTED_MAX};
 
 /// Why there is no engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,12 +157,127 @@ pub enum ModerateError {
     Ended(Refusal),
 }
 
+/// Why something was not asked of the relay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
 impl Coded for ModerateError {
     fn code(&self) -> Code {
         match self {
             ModerateError::Id(error) => error.code(),
             ModerateError::Refused(refusal) | ModerateError::Ended(refusal) => refusal.code(),
             ModerateError::TooManyRequests => Code::TooManyRequests,
+        }
+    }
+}
+
+impl Coded for AskError {
+    fn code(&self) -> Code {
+        match self {
+            AskError::TooManyRequests => Code::TooManyRequests,
+            AskError::Ended(refusal) => refusal.code(),
+        }
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// It has so many bytes, which is too many.
+    #[error(
+        "a message of {0} bytes is too large ({code}); send at most {APP_MESSAGE_MAX} at once",
+        code = Code::TooLarge.number()
+    )]
+    TooLarge(usize),
+    /// It is for so many users, which is too many to list.
+    #[error(
+        "a message for {0} users is too large ({code}); list at most {LISTED_MAX}, or send it to everyone",
+        code = Code::TooLarge.number()
+    )]
+    TooManyListed(usize),
+    /// It is for nobody.
+    #[error("the message is for nobody ({}); list at least one user", Code::UnknownUser.number())]
+    Nobody,
+    /// More messages wait than are kept.
+    #[error("too many messages wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for MessageError {
+    fn code(&self) -> Code {
+        match self {
+            MessageError::TooLarge(_) | MessageError::TooManyListed(_) => Code::TooLarge,
+            MessageError::Nobody => Code::UnknownUser,
+            MessageError::TooManyRequests => Code::TooManyRequests,
+            MessageError::Ended(refusal) => refusal.code(),
+        }
+    }
+}
+
+impl From<AskError> for MessageError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::TooManyRequests => MessageError::TooManyRequests,
+            AskError::Ended(refusal) => MessageError::Ended(refusal),
+        }
+    }
+}
+
+/// Why info was not attached to a stream or the room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InfoError {
+    /// A key or text has too many bytes.
+    #[error("info of {bytes} bytes is too large ({code}); at most {max} fit", code = Code::TooLarge.number())]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The key is empty.
+    #[error("the info's key is empty ({}); give it a name", Code::BadId.number())]
+    NoKey,
+    /// The publisher has ended.
+    #[error("the stream is not being published ({}); publish it first", Code::NotPublishing.number())]
+    NotPublishing,
+    /// More requests wait than are kept.
+    #[error("too many requests wait for the relay ({}); slow down", Code::TooManyRequests.number())]
+    TooManyRequests,
+    /// The room is not there any more; this is why.
+    #[error("the room has ended: {0}")]
+    Ended(Refusal),
+}
+
+impl Coded for InfoError {
+    fn code(&self) -> Code {
+        match self {
+            InfoError::TooLarge { .. } => Code::TooLarge,
+            InfoError::NoKey => Code::BadId,
+            InfoError::NotPublishing => Code::NotPublishing,
+            InfoError::TooManyRequests => Code::TooManyRequests,
+            InfoError::Ended(refusal) => refusal.code(),
+        }
+    }
+}
+
+impl From<AskError> for InfoError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::TooManyRequests => InfoError::TooManyRequests,
+            AskError::Ended(refusal) => InfoError::Ended(refusal),
         }
     }
 }
@@ -227,6 +343,18 @@ mod tests {
             Box::new(ModerateError::Refused(Refusal::from(Code::ModerateForbidden))),
             Box::new(ModerateError::Ended(Refusal::from(Code::Kicked))),
             Box::new(ModerateError::TooManyRequests),
+            Box::new(AskError::TooManyRequests),
+            Box::new(AskError::Ended(Refusal::from(Code::Closed))),
+            Box::new(MessageError::TooLarge(20_000)),
+            Box::new(MessageError::TooManyListed(300)),
+            Box::new(MessageError::Nobody),
+            Box::new(InfoError::TooLarge { bytes: 2000, max: 1024 }),
+            Box::new(InfoError::NoKey),
+            Box::new(InfoError::NotPublishing),
+            Box::new(InfoError::TooManyRequests),
+            Box::new(InfoError::Ended(Refusal::from(Code::Closed))),
+            Box::new(MessageError::TooManyRequests),
+            Box::new(MessageError::Ended(Refusal::from(Code::Closed))),
         ];
         for error in errors {
             let text = error.to_string();

@@ -36,8 +36,11 @@ pub mod publisher;
 pub mod room;
 pub mod stats;
 
-pub use engine::{Engine, Frames, Player, Publisher, Room, RoomEvents};
-pub use error::{EngineError, JoinError, ModerateError, PlayError, PublishError, RenewError};
+pub use engine::{Answer, Engine, Frames, Player, Publisher, Room, RoomEvents};
+pub use error::{
+    AskError, EngineError, InfoError, JoinError, MessageError, ModerateError, PlayError, PublishError,
+    RenewError,
+};
 pub use options::{EngineConfig, JoinOptions, PlayOptions, PublishOptions, Scenario};
 /// The media crate that [`pipeline`] is made of.
 #[cfg(feature = "codecs")]
@@ -46,7 +49,7 @@ pub use parlor_transport::error::{Code, Coded, Refusal};
 pub use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
 pub use parlor_transport::units::Timestamp;
 pub use parlor_transport::wire::control::{
-    Delivery, Departure, StreamInfo, TrackInfo, TrackKind, TrackWish, UserInfo,
+    Delivery, Departure, StreamInfo, TrackInfo, TrackKind, TrackState, TrackWish, UserInfo,
 };
 pub use parlor_transport::wire::frame::AudioLevel;
 

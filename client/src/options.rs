@@ -11,7 +11,7 @@ use parlor_transport::address::RelayAddress;
 use parlor_transport::hop::Ablation;
 use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
 use parlor_transport::token::Token;
-use parlor_transport::wire::control::{Delivery, TrackInfo, TrackKind, TrackWish, check_tracks};
+use parlor_transport::wire::control::{Delivery, Presence, TrackInfo, TrackKind, TrackWish, check_tracks};
 
 use crate::error::{JoinError, PublishError};
 
@@ -139,6 +139,7 @@ pub struct JoinOptions {
     name: String,
     app: String,
     token: Option<String>,
+    presence: Presence,
 }
 
 /// Join options that were checked.
@@ -156,6 +157,8 @@ pub struct JoinRequest {
     pub name: UserName,
     /// What the app's server gave the user to show to the relay.
     pub token: Option<Token>,
+    /// Who sees whom.
+    pub presence: Presence,
 }
 
 impl JoinOptions {
@@ -169,6 +172,7 @@ impl JoinOptions {
             name: String::new(),
             app: AppId::dev().to_string(),
             token: None,
+            presence: Presence::default(),
         }
     }
 
@@ -201,6 +205,23 @@ impl JoinOptions {
         self
     }
 
+    /// Others are not told of this user: not when it comes, not when it goes, and it is not counted. It plays, but can
+    /// neither publish nor send messages (code 1053), nor be listed as a receiver of one.
+    #[must_use]
+    pub fn unseen(mut self) -> Self {
+        self.presence.unseen = true;
+        self
+    }
+
+    /// This user is told of streams, of what is attached to them and to the room, and of messages, but not of who
+    /// comes and goes: for an app that shows no list of users, in rooms of thousands. No event about users comes, and
+    /// places do not compare with those of others.
+    #[must_use]
+    pub fn uninterested(mut self) -> Self {
+        self.presence.uninterested = true;
+        self
+    }
+
     /// Checks everything that can be checked without the relay.
     ///
     /// # Errors
@@ -218,6 +239,7 @@ impl JoinOptions {
             user: UserId::new(&self.user)?,
             name: UserName::new(&self.name)?,
             token: self.token.as_ref().map(Token::new).transpose()?,
+            presence: self.presence,
         })
     }
 }
@@ -225,9 +247,10 @@ impl JoinOptions {
 /// Without the token, which nobody else may see.
 impl fmt::Debug for JoinOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let JoinOptions { address, user, room, name, app, token } = self;
+        let JoinOptions { address, user, room, name, app, token, presence } = self;
         let mut options = f.debug_struct("JoinOptions");
         options.field("address", address).field("user", user).field("room", room).field("name", name);
+        options.field("presence", presence);
         options.field("app", app).field("has_token", &token.is_some()).finish()
     }
 }

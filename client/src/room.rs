@@ -3,16 +3,22 @@
 //! Values only. How the relay's events become a view is [`mirror`]'s business, how readers of
 //! different speed follow it [`feed`]'s.
 
+mod extras;
 pub mod feed;
 pub mod mirror;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::error::Refusal;
-use parlor_transport::id::{StreamId, UserId};
+use parlor_transport::id::{IdError, StreamId, UserId};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Departure, StreamInfo, UserInfo};
+use parlor_transport::wire::control::{
+    Departure, Extras, RoomExtra, StreamExtra, StreamInfo, TrackState, TrackStatus, UserInfo,
+};
+
+pub use extras::{Info, RoomExtras};
 
 /// Where a room stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +119,35 @@ pub enum RoomEvent {
         /// Why.
         reason: Departure,
     },
+    /// A publisher told of one of its tracks. Before the first of these a track is
+    /// [`Open`](TrackState::Open), and a stream that begins anew begins so.
+    TrackState {
+        /// The stream.
+        stream: StreamId,
+        /// The track's number.
+        track: u8,
+        /// Its state.
+        state: TrackState,
+    },
+    /// A publisher attached info to its stream. It goes with the stream.
+    StreamInfo {
+        /// The stream.
+        stream: StreamId,
+        /// Grows with every write in the room.
+        version: u64,
+        /// The info; empty for none any more.
+        info: String,
+    },
+    /// Somebody attached info to the room; what the app itself wrote comes, too. Of several writes to a key the last
+    /// one holds, for everybody alike.
+    RoomInfo {
+        /// The key.
+        key: String,
+        /// Grows with every write in the room.
+        version: u64,
+        /// The value; empty when the key was removed.
+        value: String,
+    },
     /// The token expires at this time on the engine's clock, in 30 s or less: get another from the app's server and
     /// pass it to [`renew_token`](crate::Room::renew_token). Without that the relay sends the user away.
     TokenWillExpire {
@@ -123,6 +158,21 @@ pub enum RoomEvent {
     RelayLeaving {
         /// Another relay, if the operator named one.
         address: Option<RelayAddress>,
+    },
+    /// Another user sent a message. Those of one user come in the order they were sent, unless it sent them lossy
+    /// and they were dropped. Between users, and with the other events, there is no order.
+    Message {
+        /// Who.
+        from: UserId,
+        /// Whether it was for listed users rather than for the room.
+        direct: bool,
+        /// What, at most 16 KiB.
+        payload: Bytes,
+    },
+    /// The reader fell so far behind that messages were dropped here.
+    MessagesMissed {
+        /// How many.
+        count: u64,
     },
     /// The reader fell behind (or the relay sent the room anew): instead of every event it gets
     /// the difference between what it last saw and what is.
@@ -136,7 +186,7 @@ pub enum RoomEvent {
 
 /// The same questions to every event, so that an app need not care in which way it hears of a change.
 ///
-/// Apply in this order: streams and users that are gone, then users and streams that are new.
+/// Apply in this order: streams and users that are gone, then users and streams that are new, then states and infos.
 impl RoomEvent {
     /// Streams that are gone.
     pub fn removed_streams(&self) -> &[StreamInfo] {
@@ -174,6 +224,25 @@ impl RoomEvent {
         }
     }
 
+    /// States of tracks, and infos, that changed.
+    pub fn extras(&self) -> Extras {
+        let mut extras = Extras::default();
+        match self.clone() {
+            RoomEvent::TrackState { stream, track, state } => {
+                extras.track_states.push(TrackStatus { stream, track, state });
+            }
+            RoomEvent::StreamInfo { stream, version, info } => {
+                extras.stream_infos.push(StreamExtra { stream, version, info });
+            }
+            RoomEvent::RoomInfo { key, version, value } => {
+                extras.room_infos.push(RoomExtra { key, version, value });
+            }
+            RoomEvent::Resync { difference, .. } => extras = difference.extras,
+            _ => {}
+        }
+        extras
+    }
+
     /// Users in the room now, this one included, if the event is about users.
     pub fn count(&self) -> Option<u32> {
         match self {
@@ -182,6 +251,25 @@ impl RoomEvent {
             | RoomEvent::Resync { count, .. } => Some(*count),
             _ => None,
         }
+    }
+}
+
+/// Whom a message is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Recipients {
+    /// Everyone in the room but the sender.
+    Everyone,
+    /// These users, 1 to 256; all of them must be in the room. The sender gets no copy.
+    Users(Vec<UserId>),
+}
+
+impl Recipients {
+    /// Users by their ids.
+    ///
+    /// # Errors
+    /// [`IdError`] when an id is not valid.
+    pub fn users<U: AsRef<str>>(ids: impl IntoIterator<Item = U>) -> Result<Self, IdError> {
+        ids.into_iter().map(UserId::new).collect::<Result<_, _>>().map(Recipients::Users)
     }
 }
 
@@ -198,6 +286,8 @@ pub struct Difference {
     pub added_users: Vec<UserInfo>,
     /// Streams that are new.
     pub added_streams: Vec<StreamInfo>,
+    /// States and infos that are others; apply last.
+    pub extras: Extras,
 }
 
 impl Difference {
@@ -214,6 +304,8 @@ pub struct RoomView {
     pub users: BTreeMap<UserId, UserInfo>,
     /// Their streams.
     pub streams: BTreeMap<StreamId, StreamInfo>,
+    /// The states of their tracks, and what is attached to their streams and to the room.
+    pub extras: RoomExtras,
 }
 
 impl RoomView {
@@ -222,11 +314,15 @@ impl RoomView {
         fn missing<K: Ord, V: Clone + PartialEq>(from: &BTreeMap<K, V>, of: &BTreeMap<K, V>) -> Vec<V> {
             of.iter().filter(|(key, value)| from.get(*key) != Some(value)).map(|(_, v)| v.clone()).collect()
         }
+        let removed_streams = missing(&now.streams, &self.streams);
+        let mut extras = self.extras.clone();
+        removed_streams.iter().for_each(|stream| extras.forget_stream(&stream.stream));
         Difference {
-            removed_streams: missing(&now.streams, &self.streams),
+            removed_streams,
             removed_users: missing(&now.users, &self.users),
             added_users: missing(&self.users, &now.users),
             added_streams: missing(&self.streams, &now.streams),
+            extras: extras.difference_to(&now.extras),
         }
     }
 
@@ -234,6 +330,7 @@ impl RoomView {
     pub fn apply(&mut self, event: &RoomEvent) {
         for stream in event.removed_streams() {
             self.streams.remove(&stream.stream);
+            self.extras.forget_stream(&stream.stream);
         }
         for user in event.removed_users() {
             self.users.remove(&user.user);
@@ -241,6 +338,7 @@ impl RoomView {
         self.users.extend(event.added_users().iter().map(|user| (user.user.clone(), user.clone())));
         self.streams
             .extend(event.added_streams().iter().map(|stream| (stream.stream.clone(), stream.clone())));
+        self.extras.apply(event.extras());
     }
 }
 

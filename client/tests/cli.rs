@@ -81,8 +81,16 @@ async fn serve(endpoint: Endpoint) {
             ClientMessage::Join(join) => {
                 let users = vec![user(join.user.as_str()), user("ann")];
                 let (epoch, position, page, last) = (1, 1, 0, true);
-                let page =
-                    SnapshotPage { epoch, position, page, last, users_total: 2, users, streams: vec![] };
+                let page = SnapshotPage {
+                    epoch,
+                    position,
+                    page,
+                    last,
+                    users_total: 2,
+                    users,
+                    streams: vec![],
+                    extras: None,
+                };
                 events.send(&RoomMessage::Page(page)).await.unwrap();
                 RelayMessage::Joined(Joined {
                     request: join.request,

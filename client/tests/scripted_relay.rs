@@ -90,6 +90,7 @@ fn snapshot() -> RoomMessage {
         users_total: 2,
         users: vec![user("me"), user("other")],
         streams: vec![],
+        extras: None,
     })
 }
 

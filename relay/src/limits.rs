@@ -63,13 +63,18 @@ pub const CACHE_BYTES_LEAST: usize = OBJECT_MAX;
 /// Events kept for members who read slowly. Past it (or [`EVENT_LOG_BYTES_MAX`]) they get a fresh snapshot,
 /// which for rooms of a few thousand users is no larger.
 pub const EVENT_LOG_EVENTS_MAX: usize = 4096;
-/// See [`EVENT_LOG_EVENTS_MAX`]: one per room, so that a thousand full logs take 1 GiB.
+/// See [`EVENT_LOG_EVENTS_MAX`]: two per room, one of them without users, so that those of a thousand rooms take 2 GiB
+/// when all are full.
 pub const EVENT_LOG_BYTES_MAX: usize = 1 << 20;
 /// Events handed to one member at a time: keeps the room's lock short.
 pub const EVENT_BATCH_MAX: usize = 256;
-/// Bytes of users and streams on one snapshot page. A single entry has at most about 2 kB, so that a page
+/// Bytes of users, streams, states and infos on one snapshot page. A single entry has at most about 2 kB, so that a page
 /// stays below the largest message with room to spare.
 pub const PAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Keys of one room's info: a whiteboard, a topic, who presents, and much to spare. With keys and values of the
+/// largest size a room's info then takes 37 kB, three pages of a snapshot.
+pub const ROOM_INFO_KEYS_MAX: usize = 32;
 
 /// How long frames of the group before the newest keyframe stay: a subscriber that far behind
 /// skips to the keyframe instead.
@@ -94,6 +99,20 @@ pub const ANSWERS_PER_REQUEST_MAX: usize = 256;
 pub const REQUESTS_BURST_MAX: u32 = 600;
 /// Requests per second a connection may make on and on: changing the wishes of 50 views twice a second.
 pub const REQUESTS_PER_SECOND_MAX: u32 = 100;
+/// What app messages of one user may cost at once: 1 for each, and 1 for each KiB begun. A hundred short ones, or a
+/// dozen of the largest; a room of 1,000 then has 200 MB to send at most.
+pub const MESSAGE_BURST_MAX: u32 = 200;
+/// What they may cost a second on and on: 40 short messages, more than people type and enough for a pointer that is
+/// shown to others. A room of 1,000 turns it into 40,000 messages a second.
+pub const MESSAGE_COST_PER_SECOND_MAX: u32 = 80;
+/// App messages waiting for one receiver: ten users' bursts. One who lets more wait does not read.
+pub const MESSAGES_WAITING_MAX: usize = 1024;
+/// Bytes of them: 6 s at 2 Mbit/s. Receivers share the bytes, so that a room of slow ones holds little more than one.
+pub const MESSAGES_WAITING_BYTES_MAX: usize = 3 << 19;
+/// Lossy messages are dropped when so many wait: later ones will say what is true then.
+pub const LOSSY_WAITING_MAX: usize = 32;
+/// The same in bytes: a quarter of a second at 2 Mbit/s.
+pub const LOSSY_WAITING_BYTES_MAX: usize = 64 * 1024;
 /// A connection that has not joined a room this long after it came, or after it left one, is closed.
 pub const UNJOINED_MAX: Duration = Duration::from_secs(10);
 /// How long a connection that the relay ends may take to hear why.

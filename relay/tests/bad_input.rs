@@ -163,7 +163,7 @@ fn a_body_that_is_cut_short() {
 
 #[test]
 fn a_message_that_is_too_long() {
-    offence(Code::TooLarge, "at most 32768", async |_, mut client| {
+    offence(Code::TooLarge, "at most 40960", async |_, mut client| {
         client.send(hello()).await;
         let mut head = BytesMut::new();
         varint::put(&mut head, 0x02);

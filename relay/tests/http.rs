@@ -102,6 +102,7 @@ impl Running {
             name: "A \"quoted\" name".parse().unwrap(),
             login: parlor_transport::id::LoginId([user.len() as u8; 16]),
             token: None,
+            presence: Presence::default(),
         };
         requests.send(&ClientMessage::Join(join)).await.unwrap();
         assert!(matches!(answers.recv().await.unwrap(), Some(RelayMessage::Welcome(_))));

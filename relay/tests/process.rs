@@ -116,6 +116,7 @@ fn it_serves_whom_it_told_how_to_join_and_ends_when_asked() {
             name: "Ann".parse().unwrap(),
             login: parlor_transport::id::LoginId([1; 16]),
             token: None,
+            presence: parlor_transport::wire::control::Presence::default(),
         };
         requests.send(&ClientMessage::Join(join)).await.unwrap();
         assert!(matches!(answers.recv().await.unwrap(), Some(RelayMessage::Welcome(_))));

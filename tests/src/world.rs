@@ -76,7 +76,12 @@ pub fn engine_on(host: &Host) -> Engine {
 impl Person {
     /// Begins to join [`ROOM`] under their own name.
     pub fn join(&self, world: &World) -> Room {
+        self.join_with(world, |options| options)
+    }
+
+    /// Begins to join [`ROOM`] under their own name, with further options.
+    pub fn join_with(&self, world: &World, further: impl FnOnce(JoinOptions) -> JoinOptions) -> Room {
         let options = JoinOptions::new(world.address.to_string(), &self.name);
-        self.engine.join(options).expect("a valid address and name")
+        self.engine.join(further(options)).expect("a valid address and name")
     }
 }

@@ -11,7 +11,7 @@ use parlor_client::media::pattern::{self, Stamp, publisher_hz, tone_level};
 use parlor_client::media::play::{AudioPump, LatestPicture, Mixer};
 use parlor_client::pipeline::{Capture, Recording, Sources, media_clock};
 use parlor_client::player::PlayerState;
-use parlor_client::publisher::DropReason;
+use parlor_client::publisher::{DropReason, PublisherState};
 use parlor_client::{Engine, JoinOptions, PlayOptions, Room, RoomId, Scenario};
 use parlor_relay::{Config, Relay};
 
@@ -133,4 +133,27 @@ async fn a_recording_is_a_file_that_others_read() {
     std::fs::remove_file(path).unwrap();
     engine.close().await;
     recorder.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capture_and_its_preview_go_on_when_the_room_is_switched() {
+    let address = relay().await;
+    let (engine, mut room) = person(&address, "ann");
+    let mirror = LatestPicture::new();
+    let capture = Capture::start(&engine, Sources::pattern(7, Scenario::StandardCall).unwrap()).unwrap();
+    let _preview = capture.preview(mirror.clone());
+    let broadcast = capture.publish(&room, "ann-cam").unwrap();
+    broadcast.publisher().publishing().await.unwrap();
+
+    engine.switch_room(&mut room, "lounge").await.unwrap();
+    assert_eq!(broadcast.publisher().status().state, PublisherState::Idle);
+    let again = capture.publish(&room, "ann-cam").unwrap();
+    again.publisher().publishing().await.unwrap();
+    let (shown, clock) = (mirror.count(), engine.clock().clone());
+    let more = async {
+        while mirror.count() < shown + 5 {
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    clock.timeout(HUNG, more).await.unwrap();
 }

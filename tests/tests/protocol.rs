@@ -108,7 +108,7 @@ fn structures_have_the_fields_of_their_tables() {
         Outcome::Refused(_) => None,
     });
     let values: Vec<_> = values.collect();
-    for name in ["TrackInfo", "TrackWish", "EventStamp"] {
+    for name in ["TrackInfo", "TrackWish", "EventStamp", "TrackStatus", "StreamExtra", "RoomExtra"] {
         let start = format!("{name} {{");
         let value = values.iter().find_map(|value| value.find(&start).map(|at| &value[at..])).unwrap();
         assert_eq!(documented_fields(&document, name), fields(value), "fields of {name}");
@@ -161,6 +161,9 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("HOLD_ELSEWHERE", millis(HOLD_ELSEWHERE)),
         ("HOLD_QUIC_STREAM", millis(HOLD_QUIC_STREAM)),
         ("LANE_MAX", LANE_MAX.into()),
+        ("LISTED_MAX", LISTED_MAX as u64),
+        ("MESSAGE_BURST_MAX", limits::MESSAGE_BURST_MAX.into()),
+        ("MESSAGE_COST_PER_SECOND_MAX", limits::MESSAGE_COST_PER_SECOND_MAX.into()),
         ("LAYERS_MAX", LAYERS_MAX.into()),
         ("METADATA_MAX", METADATA_MAX as u64),
         ("OBJECT_MAX", OBJECT_MAX as u64),
@@ -172,6 +175,10 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("REQUESTS_PER_SECOND_MAX", limits::REQUESTS_PER_SECOND_MAX.into()),
         ("TOKEN_CHECK_COST", limits::TOKEN_CHECK_COST.into()),
         ("TOKEN_BYTES_MAX", Token::BYTES_MAX as u64),
+        ("STREAM_INFO_MAX", STREAM_INFO_MAX as u64),
+        ("ROOM_INFO_KEY_MAX", ROOM_INFO_KEY_MAX as u64),
+        ("ROOM_INFO_VALUE_MAX", ROOM_INFO_VALUE_MAX as u64),
+        ("ROOM_INFO_KEYS_MAX", limits::ROOM_INFO_KEYS_MAX as u64),
         ("TRACKS_MAX", TRACKS_MAX.into()),
         ("TRACKS_PER_STREAM_MAX", TRACKS_PER_STREAM_MAX as u64),
         ("VERSION", VERSION.into()),
@@ -265,6 +272,9 @@ fn kinds_and_enumerations_are_those_of_the_code() {
         numbered("Departure"),
         departures.map(|(n, departure)| (n, format!("{departure:?}"))).collect()
     );
+    let states = (0..=255).map(|n| (n, TrackState::from_number(n)));
+    let states = states.filter(|(_, state)| !matches!(state, TrackState::Other(_)));
+    assert_eq!(numbered("TrackState"), states.map(|(n, state)| (n, format!("{state:?}"))).collect());
 }
 
 /// Reads an example's bytes; gives the value's `Debug` form and the bytes it is written as.
@@ -353,7 +363,7 @@ fn known_events() -> BTreeSet<u64> {
     let is_event = |kind: &u64| {
         matches!(RoomMessage::from_parts(*kind, stamp.clone()), Ok(Some(RoomMessage::Unknown(_))))
     };
-    assert_eq!((0..1 << 14).filter(is_event).collect::<Vec<_>>(), (0x45..=0x5f).collect::<Vec<_>>());
+    assert_eq!((0..1 << 14).filter(is_event).collect::<Vec<_>>(), (0x48..=0x5f).collect::<Vec<_>>());
     (0..1 << 14).filter(is_known).collect()
 }
 

@@ -6,24 +6,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use parlor_client::room::{RoomReason, RoomState};
-use parlor_client::{Code, Coded, PublishOptions, Publisher, Room};
+use parlor_client::room::{RoomReason, RoomState, RoomView};
+use parlor_client::{Code, Coded, PublishOptions, Publisher, Room, UserInfo};
 use parlor_tests::world::{Person, World, engine_on};
 use parlor_transport::sim::{self, Profile, Sim, Simulation};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
+
+/// One of the six is unseen, another is not told of users.
+const UNSEEN: &str = "p4";
+/// See [`UNSEEN`].
+const UNINTERESTED: &str = "p5";
 
 /// Compares one mirror with the relay's room.
 fn assert_equal(world: &World, person: &Person, room: &Room) {
     let truth = world.room().expect("somebody is there");
     let place =
         room.place().unwrap_or_else(|| panic!("{} has no snapshot: {:?}", person.name, room.status()));
-    assert_eq!(place, (truth.epoch, truth.position), "{}", person.name);
+    let is_uninterested = person.name == UNINTERESTED;
+    assert_eq!(place.0, truth.epoch, "{}", person.name);
+    assert!(is_uninterested || place.1 == truth.position, "{}: {place:?}", person.name);
     let view = room.view().unwrap();
-    let users: Vec<_> = truth.users.iter().filter(|info| info.user.as_str() != person.name).collect();
+    let is_told = |info: &&UserInfo| info.user.as_str() != person.name && !is_uninterested;
+    let users: Vec<_> = truth.users.iter().filter(is_told).collect();
     assert_eq!(view.users.values().collect::<Vec<_>>(), users, "{}", person.name);
     let streams: Vec<_> = truth.streams.iter().filter(|info| info.user.as_str() != person.name).collect();
     assert_eq!(view.streams.values().collect::<Vec<_>>(), streams, "{}", person.name);
+    let mut extras = RoomView::default();
+    extras.extras.apply(truth.extras.clone());
+    for own in truth.streams.iter().filter(|info| info.user.as_str() == person.name) {
+        extras.extras.forget_stream(&own.stream);
+    }
+    assert_eq!(view.extras, extras.extras, "{}", person.name);
 }
 
 #[test]
@@ -69,6 +83,10 @@ enum Deed {
     Leave,
     Publish,
     Unpublish,
+    /// Mute the newest stream, or open it again.
+    Mute(bool),
+    /// Attach info to the newest stream and to the room.
+    Write,
     /// The network goes away without a word.
     Vanish,
     /// The network is back and the person joins anew, perhaps before the relay has noticed anything.
@@ -78,9 +96,9 @@ enum Deed {
 }
 
 fn deeds() -> impl Strategy<Value = Vec<(usize, Deed, u16)>> {
-    use Deed::{Join, JoinElsewhere, Leave, Publish, Reconnect, Unpublish, Vanish};
+    use Deed::{Join, JoinElsewhere, Leave, Mute, Publish, Reconnect, Unpublish, Vanish, Write};
     let deed = prop_oneof![
-        4 => Just(Join), 2 => Just(Leave), 4 => Just(Publish), 2 => Just(Unpublish),
+        4 => Just(Join), 2 => any::<bool>().prop_map(Mute), 2 => Just(Write), 2 => Just(Leave), 4 => Just(Publish), 2 => Just(Unpublish),
         1 => Just(Vanish), 1 => Just(Reconnect), 1 => Just(JoinElsewhere),
     ];
     proptest::collection::vec((0usize..6, deed, 0u16..1500), 1..40)
@@ -104,7 +122,12 @@ struct Stay {
 impl Stay {
     fn join(&mut self, person: &Person, world: &World) {
         self.joins += 1;
-        self.rooms.push((person.join(world), person.host.ip().to_string()));
+        let room = person.join_with(world, |options| match person.name.as_str() {
+            UNSEEN => options.unseen(),
+            UNINTERESTED => options.uninterested(),
+            _ => options,
+        });
+        self.rooms.push((room, person.host.ip().to_string()));
     }
 }
 
@@ -130,6 +153,22 @@ async fn live(sim: &Sim, history: &[(usize, Deed, u16)]) {
                 }
             }
             Deed::Unpublish => stay.publishers.truncate(stay.publishers.len().saturating_sub(1)),
+            Deed::Mute(muted) => {
+                if let Some(publisher) = stay.publishers.last() {
+                    publisher.set_muted(0, muted);
+                }
+            }
+            Deed::Write => {
+                let text = format!("{} at {pause}", person.name);
+                if let Some(publisher) = stay.publishers.last() {
+                    _ = publisher.set_info(&text);
+                }
+                if let Some((room, _)) = stay.rooms.last() {
+                    // Two people share each key, and now and then one is removed.
+                    let text = if pause % 4 == 0 { "" } else { &text };
+                    _ = room.set_info(format!("key-{}", number / 2), text);
+                }
+            }
             Deed::Vanish => {
                 stay.vanished.insert(person.host.ip().to_string());
                 person.host.outage(Duration::ZERO, Duration::from_secs(30));
@@ -158,7 +197,7 @@ async fn live(sim: &Sim, history: &[(usize, Deed, u16)]) {
             let status = room.status();
             if status.state == RoomState::Connected {
                 assert_equal(&world, person, room);
-                connected += 1;
+                connected += usize::from(person.name != UNSEEN);
                 continue;
             }
             // Nobody left these rooms, so that each has a reason. A mirror that misses an event notices and ends the

@@ -127,6 +127,14 @@ codes! {
     ModerateForbidden = 1040, final, "the token does not let its user moderate; get one that does and renew";
     /// There is no such room, or no such user in it.
     NotFound = 1041, final, "there is no such room or user; look who is there";
+    /// More app messages than one user may send in the time.
+    TooManyMessages = 1050, retry, "too many messages at once; slow down";
+    /// A message for somebody who is not in the room.
+    UnknownUser = 1051, final, "a user that the message is for is not in the room; leave them out";
+    /// As many keys as the room's info may have.
+    TooManyKeys = 1052, final, "the room's info has as many keys as it may; remove one first";
+    /// What only a user whom others see may do.
+    Unseen = 1053, final, "an unseen user can neither publish nor send messages; join again to be seen";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

@@ -33,7 +33,7 @@ impl Call {
             return Err(ModerateError::TooManyRequests);
         }
         let request = self.next_request();
-        self.outgoing.push_back(ClientMessage::Moderate(Moderate { request, action }));
+        self.push(ClientMessage::Moderate(Moderate { request, action }));
         self.moderations.insert(request, Moderation::default());
         Ok(request)
     }

@@ -4,7 +4,7 @@ use parlor_transport::error::Refusal;
 use parlor_transport::id::StreamAlias;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    ClientMessage, Delivery, KeyframeWanted, Publish, Published, TrackKind, Unpublish,
+    ClientMessage, Delivery, KeyframeWanted, Publish, Published, TrackKind, TrackState, Unpublish,
 };
 use parlor_transport::wire::frame::Frame;
 
@@ -22,7 +22,9 @@ use crate::stats::{Meter, PublisherStats};
 pub struct Publication {
     request: PublishRequest,
     lifecycle: Lifecycle,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
+    /// What others are told of each track.
+    pub(super) states: Vec<TrackState>,
     video: Meter,
     audio: Meter,
 }
@@ -82,7 +84,8 @@ impl Call {
         let outbox = Outbox::new(&request.tracks, Limits::default());
         let lifecycle = Lifecycle::requesting();
         let (video, audio) = (Meter::default(), Meter::default());
-        self.publications.insert(lane, Publication { request, lifecycle, outbox, video, audio });
+        let states = vec![TrackState::Open; request.tracks.len()];
+        self.publications.insert(lane, Publication { request, lifecycle, outbox, states, video, audio });
         Ok(lane)
     }
 
@@ -132,14 +135,6 @@ impl Call {
                 outcome
             }
             None => SendOutcome::Dropped(DropReason::NotPublishing),
-        }
-    }
-
-    /// Sends nothing of a track while it is muted.
-    pub fn set_muted(&mut self, lane: u32, track: u8, muted: bool) {
-        if let Some(publication) = self.publications.get_mut(&lane) {
-            publication.outbox.set_muted(track, muted);
-            self.touched.insert(lane);
         }
     }
 

@@ -90,7 +90,11 @@ impl Call {
         self.outgoing.clear();
         self.outgoing.push_back(self.hello.clone());
         self.mirror.interrupt();
-        self.end_renewals(&error);
+        if self.recovery.as_ref().is_none_or(|recovery| recovery.tries <= 1) {
+            self.end_renewals(&error);
+            self.end_moderations(&error);
+            self.end_what_was_asked(&error);
+        }
         self.pause_publications(&error);
         self.pause_plays();
         let joining = self.recovery.as_ref().is_some_and(|recovery| recovery.joining);
@@ -113,7 +117,7 @@ impl Call {
         if let Some(recovery) = &mut self.recovery {
             recovery.joining = true;
             // What was stopped is not there any more.
-            recovery.held.clear();
+            recovery.held.retain(|message| !is_of_session(message));
         }
     }
 
@@ -121,11 +125,13 @@ impl Call {
     /// then, so that it need not be kept.
     pub(super) fn push(&mut self, message: ClientMessage) {
         let Some(recovery) = &mut self.recovery else { return self.outgoing.push_back(message) };
-        let is_kept = matches!(
+        let is_asked_again = matches!(
             message,
-            ClientMessage::Unpublish(_) | ClientMessage::StopPlay(_) | ClientMessage::UpdatePlay(_)
+            ClientMessage::Publish(_) | ClientMessage::Play(_) | ClientMessage::ProbeClock(_)
         );
-        if is_kept && !recovery.joining && recovery.held.len() < HELD_MAX {
+        let is_void = matches!(message, ClientMessage::RequestKeyframe(_))
+            || recovery.joining && is_of_session(&message);
+        if !is_asked_again && !is_void && recovery.held.len() < HELD_MAX {
             recovery.held.push(message);
         }
     }
@@ -165,10 +171,12 @@ impl Call {
             if self.status.reason == RoomReason::Joining {
                 self.publish_again(&[]);
                 self.play_again(&[]);
+                self.outgoing.extend(recovery.held);
                 return self.handle_joined(now);
             }
             self.recovery_stats.rejoined += 1;
             self.have_again(now, &recovery, &[], &[]);
+            self.outgoing.extend(recovery.held);
         }
     }
 
@@ -188,6 +196,11 @@ impl Call {
         let [high, low, ..] = self.login.0;
         longest.mul_f64(f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX))
     }
+}
+
+/// What only makes sense while the session is the same: it ends or changes what the session has.
+fn is_of_session(message: &ClientMessage) -> bool {
+    matches!(message, ClientMessage::Unpublish(_) | ClientMessage::StopPlay(_) | ClientMessage::UpdatePlay(_))
 }
 
 /// Another login than `login`, which nobody else has either: it is random, and so is what follows from it.

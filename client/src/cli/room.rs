@@ -101,7 +101,7 @@ mod tests {
             tracks: vec![track],
             delivery: Delivery::QuicStream,
         };
-        RoomView { users: [(user, info)].into(), streams: [(id, stream)].into() }
+        RoomView { users: [(user, info)].into(), streams: [(id, stream)].into(), ..RoomView::default() }
     }
 
     #[test]

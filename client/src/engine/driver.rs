@@ -11,7 +11,7 @@ use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
     Arrival, Endpoint, Inbound, MediaSender, MessageReceiver, MessageSender, Outgoing, RecvError, Session,
 };
-use parlor_transport::wire::control::{RelayMessage, RoomMessage};
+use parlor_transport::wire::control::{AppMessage, RelayMessage, RoomMessage, StreamKind};
 use tokio::sync::oneshot;
 
 use super::race::{self, Chosen, Pace};
@@ -133,13 +133,17 @@ async fn run(shared: &Shared, chosen: Chosen) -> End {
         }
     }
     let (found_events, events) = oneshot::channel();
+    let (found_messages, messages) = oneshot::channel();
+    let found = Found { events: Some(found_events), messages: Some(found_messages) };
     tokio::select! {
         biased;
         () = over(shared) => End::Over,
         end = send_messages(shared, requests) => end,
         end = receive_answers(shared, answers) => end,
         end = receive_events(shared, events) => end,
-        end = receive_frames(shared, inbound, arrived, found_events) => end,
+        end = send_app_messages(shared, &session) => end,
+        end = receive_app_messages(shared, messages) => end,
+        end = receive_frames(shared, inbound, arrived, found) => end,
         () = send_frames(shared, session.media_sender(), lanes) => End::Over,
     }
 }
@@ -187,6 +191,41 @@ async fn receive_events(shared: &Shared, found: oneshot::Receiver<MessageReceive
     }
 }
 
+/// Messages to other users, on a QUIC stream that is opened with the first.
+async fn send_app_messages(shared: &Shared, session: &Session) -> End {
+    let mut sender = None;
+    loop {
+        while let Some(message) = shared.look(|_, call| call.poll_app_message()) {
+            let sender = match &mut sender {
+                Some(sender) => sender,
+                None => match session.open_messages(StreamKind::AppMessages).await {
+                    Ok(opened) => sender.insert(opened),
+                    Err(ended) => return End::lost(&ended),
+                },
+            };
+            if let Err(ended) = sender.send(&message).await {
+                return End::lost(&ended);
+            }
+        }
+        shared.app_messages.notified().await;
+    }
+}
+
+async fn receive_app_messages(shared: &Shared, found: oneshot::Receiver<MessageReceiver>) -> End {
+    let Ok(mut messages) = found.await else { return pending().await };
+    loop {
+        match messages.recv::<AppMessage>().await {
+            Ok(Some(message)) => {
+                if let Err(refusal) = shared.act(|_, call| call.handle_app_message(message)) {
+                    return End::Fault(refusal);
+                }
+            }
+            Ok(None) => return pending().await,
+            Err(error) => return unreadable(&error),
+        }
+    }
+}
+
 fn unreadable(error: &RecvError) -> End {
     match error {
         RecvError::Wire(wire) => End::Fault(Refusal::new(wire.code(), wire.to_string())),
@@ -194,13 +233,18 @@ fn unreadable(error: &RecvError) -> End {
     }
 }
 
+/// Where the relay's QUIC streams go once they are found, each once.
+struct Found {
+    events: Option<oneshot::Sender<MessageReceiver>>,
+    messages: Option<oneshot::Sender<MessageReceiver>>,
+}
+
 async fn receive_frames(
     shared: &Shared,
     mut inbound: Inbound,
     mut arrived: Option<Arrival>,
-    found: oneshot::Sender<MessageReceiver>,
+    mut found: Found,
 ) -> End {
-    let mut found = Some(found);
     loop {
         let arrival = match arrived.take() {
             Some(arrival) => Ok(arrival),
@@ -208,7 +252,7 @@ async fn receive_frames(
         };
         match arrival {
             Ok(Arrival::Frame(received)) => shared.handle(|now, call| call.handle_frame(now, received)),
-            Ok(Arrival::Events(events)) => match found.take() {
+            Ok(Arrival::Events(events)) => match found.events.take() {
                 Some(found) => _ = found.send(events),
                 None => {
                     return End::Fault(Refusal::new(Code::ProtocolViolation, "a second stream of events"));
@@ -216,8 +260,12 @@ async fn receive_frames(
             },
             // Frames come in order here, and each says how many before it were given up.
             Ok(Arrival::GivenUp(_)) => {}
-            // Messages between users are not read in this version.
-            Ok(Arrival::AppMessages(_)) => {}
+            Ok(Arrival::AppMessages(messages)) => match found.messages.take() {
+                Some(found) => _ = found.send(messages),
+                None => {
+                    return End::Fault(Refusal::new(Code::ProtocolViolation, "a second stream of messages"));
+                }
+            },
             Ok(Arrival::Requests(..)) => {
                 return End::Fault(Refusal::new(Code::ProtocolViolation, "the relay made a request"));
             }

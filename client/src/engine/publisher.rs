@@ -7,10 +7,12 @@ use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::StreamId;
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::TrackInfo;
+use parlor_transport::wire::control::{TrackInfo, TrackState};
 use tokio::sync::Notify;
 
+use super::answer::Answer;
 use super::shared::Shared;
+use crate::error::InfoError;
 use crate::options::PublishRequest;
 use crate::publisher::{EncodedFrame, KeyframeRequest, Offer, PublisherState, PublisherStatus, SendOutcome};
 use crate::stats::PublisherStats;
@@ -109,9 +111,27 @@ impl Publisher {
             .await
     }
 
-    /// Sends nothing of `track` while `muted`; others see its last picture, or hear silence.
+    /// Sends nothing of `track` while `muted`; others see its last picture, or hear silence, and are told by
+    /// [`RoomEvent::TrackState`](crate::room::RoomEvent::TrackState).
     pub fn set_muted(&self, track: u8, muted: bool) {
-        self.shared.act(|_, call| call.set_muted(self.lane, track, muted));
+        self.set_track_state(track, if muted { TrackState::Muted } else { TrackState::Open });
+    }
+
+    /// Tells others why they see or hear something of `track`, or nothing: it is muted, its device turned off, taken
+    /// away or not allowed. Nothing is sent of it unless it is [`Open`](TrackState::Open).
+    pub fn set_track_state(&self, track: u8, state: TrackState) {
+        self.shared.act(|_, call| call.set_track_state(self.lane, track, state));
+    }
+
+    /// Attaches info to the stream, at most 1,024 bytes; empty for none. Others get it as
+    /// [`RoomEvent::StreamInfo`](crate::room::RoomEvent::StreamInfo), those who come later with the stream.
+    ///
+    /// # Errors
+    /// [`InfoError`] when it is too large or the publisher has ended. What the relay says of it is its [`Answer`].
+    pub fn set_info(&self, info: impl Into<String>) -> Result<Answer, InfoError> {
+        let info = info.into();
+        let request = self.shared.act(|_, call| call.set_stream_info(self.lane, info))?;
+        Ok(Answer::new(Arc::clone(&self.shared), request))
     }
 
     /// What was sent and dropped.

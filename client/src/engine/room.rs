@@ -3,18 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{RoomId, StreamId, UserId};
 use parlor_transport::quic::Session;
 use parlor_transport::token::Token;
 
+use super::answer::Answer;
 use super::player::Player;
 use super::publisher::Publisher;
 use super::shared::Shared;
-use crate::error::{PlayError, PublishError, RenewError};
-use crate::options::{PlayOptions, PublishOptions};
+use crate::error::{InfoError, MessageError, PlayError, PublishError, RenewError};
+use crate::options::{JoinRequest, PlayOptions, PublishOptions};
 use crate::room::feed::Reader;
-use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus, RoomView};
+use crate::room::{Recipients, RoomEvent, RoomReason, RoomState, RoomStatus, RoomView};
 use crate::stats::RoomStats;
 
 /// A room that was joined, or is being joined. Dropping it leaves, which ends its publishers and players.
@@ -29,6 +31,16 @@ impl Room {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    pub(super) fn request(&self) -> JoinRequest {
+        self.shared.look(|_, call| call.request().clone())
+    }
+
+    /// Leaves, and waits until that is done or took too long.
+    pub(super) async fn end(&self) {
+        self.shared.act(|now, call| call.leave(now));
+        self.shared.finished().await;
     }
 
     /// The room's id.
@@ -60,10 +72,12 @@ impl Room {
             .await
     }
 
-    /// A reader of everything that happens, beginning with what is: state, users, streams. Any number of
-    /// readers can be had at any time, each with its own place.
+    /// A reader of everything that happens, beginning with what is: state, users, streams. Messages are read from
+    /// here on: a reader made right after the join misses none. Any number of readers can be had at any time, each
+    /// with its own place.
     pub fn events(&self) -> RoomEvents {
-        RoomEvents { shared: Arc::clone(&self.shared), reader: Reader::default() }
+        let reader = self.shared.look(|_, call| call.reader());
+        RoomEvents { shared: Arc::clone(&self.shared), reader }
     }
 
     /// The other users and their streams as they are now; `None` before the relay has told.
@@ -87,7 +101,8 @@ impl Room {
 
     /// The room's epoch and position in the relay's history; `None` before the relay has told.
     ///
-    /// Two clients at the same place see the same room.
+    /// Two clients at the same place see the same room, unless one of them is
+    /// [uninterested](crate::JoinOptions::uninterested) in users.
     pub fn place(&self) -> Option<(u64, u64)> {
         self.shared.look(|_, call| call.mirror().place())
     }
@@ -136,6 +151,58 @@ impl Room {
         })
     }
 
+    /// Sends a message of at most 16 KiB to the others in the room, or to some of them, who get it as
+    /// [`RoomEvent::Message`]: reliably, and in the order of sending. It has been sent when this returns, or is sent
+    /// as soon as the room is joined; [`Answer::done`] waits until the relay has passed it on. The relay takes some
+    /// 40 short messages a second of one user, 100 at once, and refuses more with code 1050.
+    ///
+    /// ```no_run
+    /// # async fn chat(room: &parlor_client::Room) -> Result<(), Box<dyn std::error::Error>> {
+    /// use parlor_client::room::Recipients;
+    ///
+    /// room.send_message(Recipients::Everyone, "hello, all")?;
+    /// room.send_message(Recipients::users(["bob"])?, "and you, Bob")?.done().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`MessageError`] when it is too large, for nobody or for too many, or the room has ended. What the relay says
+    /// of it is its [`Answer`].
+    pub fn send_message(&self, to: Recipients, payload: impl Into<Bytes>) -> Result<Answer, MessageError> {
+        self.say(to, payload.into(), false)
+    }
+
+    /// The same for what is of no use when it is late, such as the place of a pointer: the relay drops it on its way
+    /// to somebody who takes less than is sent.
+    ///
+    /// # Errors
+    /// As [`send_message`](Self::send_message).
+    pub fn send_lossy_message(
+        &self,
+        to: Recipients,
+        payload: impl Into<Bytes>,
+    ) -> Result<Answer, MessageError> {
+        self.say(to, payload.into(), true)
+    }
+
+    fn say(&self, to: Recipients, payload: Bytes, lossy: bool) -> Result<Answer, MessageError> {
+        let request = self.shared.act(|_, call| call.send_message(to, payload, lossy))?;
+        Ok(Answer::new(Arc::clone(&self.shared), request))
+    }
+
+    /// Attaches info to the room under a key (1 to 128 bytes): at most 1,024 bytes; an empty value removes the key.
+    /// Everybody may write and hears of it as [`RoomEvent::RoomInfo`], those who come later from what is; the last
+    /// write wins. A room has at most 32 keys.
+    ///
+    /// # Errors
+    /// [`InfoError`] when key or value is too large or the room has ended. What the relay says of it is its
+    /// [`Answer`].
+    pub fn set_info(&self, key: impl Into<String>, value: impl Into<String>) -> Result<Answer, InfoError> {
+        let (key, value) = (key.into(), value.into());
+        let request = self.shared.act(|_, call| call.set_room_info(key, value))?;
+        Ok(Answer::new(Arc::clone(&self.shared), request))
+    }
+
     /// Round trip, what the link carries, clock error and join time.
     pub fn stats(&self) -> RoomStats {
         let session = self.shared.session();
@@ -152,8 +219,7 @@ impl Room {
     /// When the relay did not confirm it: it then finds out by itself. A room that had ended before is left
     /// already.
     pub async fn leave(self) -> Result<(), Refusal> {
-        self.shared.act(|now, call| call.leave(now));
-        self.shared.finished().await;
+        self.end().await;
         let status = self.status();
         if status.reason == RoomReason::LeaveFailed { Err(error_of(&status)) } else { Ok(()) }
     }

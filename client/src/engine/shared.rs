@@ -27,6 +27,8 @@ pub(super) struct Shared {
     call: Mutex<Call>,
     /// Messages may wait to be sent.
     pub(super) messages: Notify,
+    /// Messages to other users may wait to be sent.
+    pub(super) app_messages: Notify,
     /// Frames, lanes or deadlines may have changed.
     pub(super) media: Notify,
     /// Statuses or events changed, or the task ended.
@@ -45,6 +47,7 @@ impl Shared {
             runtime,
             call: Mutex::new(call),
             messages: Notify::new(),
+            app_messages: Notify::new(),
             media: Notify::new(),
             changed: Notify::new(),
             bells: Mutex::default(),
@@ -76,12 +79,16 @@ impl Shared {
         let mut call = lock(&self.call);
         let outcome = action(now, &mut call);
         let (changed, touched, messages) = (call.take_changed(), call.take_touched(), call.has_messages());
+        let app_messages = call.has_app_messages();
         drop(call);
         if changed {
             self.changed.notify_waiters();
         }
         if messages {
             self.messages.notify_one();
+        }
+        if app_messages {
+            self.app_messages.notify_one();
         }
         if !touched.is_empty() {
             let bells = lock(&self.bells);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::id::UserId;
 use parlor_transport::units::Timestamp;
+use parlor_transport::wire::control::{Extras, RoomExtra, Said, StreamExtra, TrackStatus};
 
 use super::mirror::{Change, Mirror};
 use super::{RoomEvent, RoomStatus, RoomView};
@@ -15,6 +16,11 @@ use super::{RoomEvent, RoomStatus, RoomView};
 /// Events kept for readers: a join storm of a thousand people can be read one by one, and at some
 /// 1 kB an event the memory stays about 1 MB.
 pub const EVENTS_MAX: usize = 1024;
+
+/// Messages kept for readers, and bytes in them: as many as events, or a hundred of the largest.
+const MESSAGES_MAX: usize = 1024;
+/// See [`MESSAGES_MAX`].
+const MESSAGES_BYTES_MAX: usize = 100 * 16 * 1024;
 
 /// The newest events of one room.
 #[derive(Debug)]
@@ -24,6 +30,12 @@ pub struct Feed {
     /// The index of the first kept event, counted from the room's first.
     first: u64,
     capacity: usize,
+    /// The newest messages of other users. They stand apart, so that neither a join storm nor a fresh snapshot
+    /// displaces them.
+    messages: VecDeque<Said>,
+    messages_bytes: usize,
+    /// Messages dropped for later ones.
+    messages_first: u64,
     /// When the token expires, from the relay's notice on until it is renewed.
     token_expiry: Option<Timestamp>,
     /// Notices of that so far.
@@ -48,6 +60,9 @@ impl Feed {
             token_expiry: None,
             token_notices: 0,
             leaving: None,
+            messages: VecDeque::new(),
+            messages_bytes: 0,
+            messages_first: 0,
         }
     }
 
@@ -70,6 +85,9 @@ impl Feed {
             Change::StreamRemoved(stream, reason) if stream.user != self.me => {
                 RoomEvent::StreamRemoved { stream, reason }
             }
+            Change::TrackState(status, publisher) if publisher != self.me => track_state(status),
+            Change::StreamInfo(extra, publisher) if publisher != self.me => stream_info(extra),
+            Change::RoomInfo(extra) => room_info(extra),
             _ => return,
         };
         self.push(event);
@@ -78,6 +96,17 @@ impl Feed {
     /// Takes a change of the room's state.
     pub fn push_status(&mut self, status: RoomStatus) {
         self.push(RoomEvent::State(status));
+    }
+
+    /// Takes a message of another user.
+    pub fn push_message(&mut self, said: Said) {
+        self.messages_bytes += said.payload.len();
+        self.messages.push_back(said);
+        while self.messages.len() > MESSAGES_MAX || self.messages_bytes > MESSAGES_BYTES_MAX {
+            let Some(oldest) = self.messages.pop_front() else { break };
+            self.messages_bytes -= oldest.payload.len();
+            self.messages_first += 1;
+        }
     }
 
     /// The token expires at `at`. Not one event among others, which a slow reader may miss: it is told to
@@ -110,6 +139,21 @@ impl Feed {
     }
 }
 
+fn track_state(status: TrackStatus) -> RoomEvent {
+    let TrackStatus { stream, track, state } = status;
+    RoomEvent::TrackState { stream, track, state }
+}
+
+fn stream_info(extra: StreamExtra) -> RoomEvent {
+    let StreamExtra { stream, version, info } = extra;
+    RoomEvent::StreamInfo { stream, version, info }
+}
+
+fn room_info(extra: RoomExtra) -> RoomEvent {
+    let RoomExtra { key, version, value } = extra;
+    RoomEvent::RoomInfo { key, version, value }
+}
+
 /// One reader of a [`Feed`].
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -120,15 +164,23 @@ pub struct Reader {
     /// Whether the reader was told of a whole room before: until then a difference is an Add.
     synced: bool,
     status: Option<RoomStatus>,
+    /// The next message to give.
+    message: u64,
     /// Notices of the token's end that were told or came to nothing.
     token_notices: u64,
     /// Whether it was told that the relay ends soon.
     told_leaving: bool,
-    /// What a difference was cut into; a handful.
+    /// What a difference was cut into: a handful, and at first the states and infos that are there.
     pending: VecDeque<RoomEvent>,
 }
 
 impl Reader {
+    /// A reader of what is, of every change, and of messages from here on.
+    pub fn new(feed: &Feed) -> Self {
+        let message = feed.messages_first + feed.messages.len() as u64;
+        Reader { message, ..Reader::default() }
+    }
+
     /// The next event, or `None` until there is one.
     pub fn next(&mut self, feed: &Feed, mirror: &Mirror, status: &RoomStatus) -> Option<RoomEvent> {
         if self.pending.is_empty() && self.next.is_none_or(|next| next < feed.first) {
@@ -146,20 +198,32 @@ impl Reader {
             self.told_leaving = true;
             return Some(RoomEvent::RelayLeaving { address: address.clone() });
         }
-        let event = match self.pending.pop_front() {
-            Some(event) => event,
-            None => {
-                let next = self.next?;
-                let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
-                self.next = Some(next + 1);
-                event
-            }
-        };
+        let event = self.pending.pop_front().or_else(|| self.next_change(feed));
+        let Some(event) = event else { return self.next_message(feed) };
         self.seen.apply(&event);
         if let RoomEvent::State(status) = &event {
             self.status = Some(status.clone());
         }
         Some(event)
+    }
+
+    fn next_change(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        let next = self.next?;
+        let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
+        self.next = Some(next + 1);
+        Some(event)
+    }
+
+    /// Changes come first: so a user is known before what they say, if the relay told of both.
+    fn next_message(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        if let Some(count) = feed.messages_first.checked_sub(self.message).filter(|&count| count > 0) {
+            self.message = feed.messages_first;
+            return Some(RoomEvent::MessagesMissed { count });
+        }
+        let at = usize::try_from(self.message - feed.messages_first).ok()?;
+        let Said { from, direct, payload } = feed.messages.get(at)?.clone();
+        self.message += 1;
+        Some(RoomEvent::Message { from, direct, payload })
     }
 
     /// Queues the way from what was seen to what is.
@@ -185,5 +249,9 @@ impl Reader {
         if !difference.added_streams.is_empty() {
             self.pending.push_back(RoomEvent::StreamsAdded(difference.added_streams));
         }
+        let Extras { track_states, stream_infos, room_infos } = difference.extras;
+        self.pending.extend(track_states.into_iter().map(track_state));
+        self.pending.extend(stream_infos.into_iter().map(stream_info));
+        self.pending.extend(room_infos.into_iter().map(room_info));
     }
 }

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use parlor_transport::error::{Code, Coded};
 use parlor_transport::id::{StreamId, UserId, UserName};
 use parlor_transport::wire::control::{
-    Departure, EventStamp, RoomMessage, SnapshotPage, StreamInfo, UserInfo,
+    Departure, EventStamp, Extras, RoomExtra, RoomMessage, SnapshotPage, StreamExtra, StreamInfo,
+    TrackStatus, UserInfo,
 };
 
-use super::RoomView;
+use super::{RoomExtras, RoomView};
 
 /// The most users and streams that a mirror takes: ten times the largest room that is tested, so that a
 /// broken relay costs at most some 100 MB.
@@ -31,6 +32,12 @@ pub enum Change {
     StreamAdded(StreamInfo),
     /// A stream ended.
     StreamRemoved(StreamInfo, Departure),
+    /// The state of a track of this user changed.
+    TrackState(TrackStatus, UserId),
+    /// The info of a stream of this user changed.
+    StreamInfo(StreamExtra, UserId),
+    /// The room's info changed.
+    RoomInfo(RoomExtra),
 }
 
 /// The relay sent what does not continue the room's history.
@@ -71,6 +78,7 @@ struct Pages {
     users_total: u32,
     users: BTreeMap<UserId, UserName>,
     streams: BTreeMap<StreamId, StreamInfo>,
+    extras: RoomExtras,
 }
 
 /// The client's copy of the relay's room.
@@ -82,6 +90,7 @@ struct Pages {
 /// let mut mirror = Mirror::default();
 /// let page = SnapshotPage {
 ///     epoch: 1, position: 1, page: 0, last: true, users_total: 0, users: vec![], streams: vec![],
+///     extras: None,
 /// };
 /// assert_eq!(mirror.apply(RoomMessage::Page(page)), Ok(Some(Change::Replaced)));
 /// assert_eq!(mirror.place(), Some((1, 1)));
@@ -92,11 +101,19 @@ pub struct Mirror {
     place: Option<(u64, u64)>,
     users: BTreeMap<UserId, UserName>,
     streams: BTreeMap<StreamId, StreamInfo>,
+    extras: RoomExtras,
+    /// The relay tells of no users.
+    is_without_users: bool,
     /// While pages come in, the room stays as it was.
     pages: Option<Pages>,
 }
 
 impl Mirror {
+    /// A mirror of a room whose users are not told: it never holds any.
+    pub fn without_users() -> Self {
+        Mirror { is_without_users: true, ..Mirror::default() }
+    }
+
     /// Applies one message; `None` when nothing became visible (a page that is not the last, an event
     /// of a newer version).
     ///
@@ -130,7 +147,7 @@ impl Mirror {
                 self.check(!self.streams.contains_key(&stream.stream), || {
                     format!("stream {} began twice", stream.stream)
                 })?;
-                self.check(self.users.contains_key(&stream.user), || {
+                self.check(self.is_without_users || self.users.contains_key(&stream.user), || {
                     format!("stream {} is of {}, who is not in the room", stream.stream, stream.user)
                 })?;
                 (Some(Change::StreamAdded(event.stream)), users)
@@ -141,13 +158,26 @@ impl Mirror {
                     stream.ok_or_else(|| impossible(format!("stream {} ended unseen", event.stream)))?;
                 (Some(Change::StreamRemoved(stream, event.reason)), users)
             }
+            RoomMessage::TrackStateChanged(event) => {
+                let publisher = self.publisher_of(&event.status)?;
+                (Some(Change::TrackState(event.status, publisher)), users)
+            }
+            RoomMessage::StreamInfoChanged(event) => {
+                let stream = self.streams.get(&event.extra.stream);
+                let publisher = stream.map(|stream| stream.user.clone()).ok_or_else(|| {
+                    impossible(format!("info of stream {}, which is unknown", event.extra.stream))
+                })?;
+                (Some(Change::StreamInfo(event.extra, publisher)), users)
+            }
+            RoomMessage::RoomInfoChanged(event) => (Some(Change::RoomInfo(event.extra)), users),
             RoomMessage::Unknown(_) => (None, stamp.users as usize),
         };
         self.check(users == stamp.users as usize, || {
             format!("{} users announced where {users} are known", stamp.users)
         })?;
-        let within = users <= ENTRIES_MAX && self.streams.len() < ENTRIES_MAX;
-        self.check(within, || format!("more than {ENTRIES_MAX} users or streams"))?;
+        let within =
+            users <= ENTRIES_MAX && self.streams.len() < ENTRIES_MAX && self.extras.len() < ENTRIES_MAX;
+        self.check(within, || format!("more than {ENTRIES_MAX} users, streams or infos"))?;
         self.place = Some((stamp.epoch, stamp.position));
         if let Some(change) = &change {
             self.carry_out(change);
@@ -193,7 +223,23 @@ impl Mirror {
                 .filter(|(_, stream)| stream.user != *me)
                 .map(|(id, stream)| (id.clone(), stream.clone()))
                 .collect(),
+            extras: self
+                .extras
+                .of_streams(|stream| self.streams.get(stream).is_some_and(|stream| stream.user != *me)),
         }
+    }
+
+    /// States of tracks and infos, those of the app's own streams too.
+    pub fn extras(&self) -> &RoomExtras {
+        &self.extras
+    }
+
+    fn publisher_of(&self, status: &TrackStatus) -> Result<UserId, MirrorError> {
+        let TrackStatus { stream, track, .. } = status;
+        let of = self.streams.get(stream).filter(|of| usize::from(*track) < of.tracks.len());
+        let of =
+            of.ok_or_else(|| impossible(format!("state of track {track} of {stream}, which is unknown")))?;
+        Ok(of.user.clone())
     }
 
     fn carry_out(&mut self, change: &Change) {
@@ -210,6 +256,16 @@ impl Mirror {
             }
             Change::StreamRemoved(stream, _) => {
                 self.streams.remove(&stream.stream);
+                self.extras.forget_stream(&stream.stream);
+            }
+            Change::TrackState(status, _) => {
+                self.extras.apply(Extras { track_states: vec![status.clone()], ..Extras::default() });
+            }
+            Change::StreamInfo(extra, _) => {
+                self.extras.apply(Extras { stream_infos: vec![extra.clone()], ..Extras::default() });
+            }
+            Change::RoomInfo(extra) => {
+                self.extras.apply(Extras { room_infos: vec![extra.clone()], ..Extras::default() });
             }
         }
     }
@@ -241,6 +297,7 @@ impl Mirror {
                 users_total: page.users_total,
                 users: BTreeMap::new(),
                 streams: BTreeMap::new(),
+                extras: RoomExtras::default(),
             },
             Some(pages) => pages,
             None => return Err(impossible(format!("page {} of a snapshot that did not begin", page.page))),
@@ -251,6 +308,7 @@ impl Mirror {
         }
         pages.next += 1;
         let entries = pages.users.len() + page.users.len() + pages.streams.len() + page.streams.len();
+        let entries = entries + pages.extras.len();
         if entries > ENTRIES_MAX || page.users_total as usize > ENTRIES_MAX {
             return Err(impossible(format!("more than {ENTRIES_MAX} users and streams")));
         }
@@ -260,12 +318,20 @@ impl Mirror {
             }
         }
         for stream in page.streams {
-            if !pages.users.contains_key(&stream.user) {
+            if !self.is_without_users && !pages.users.contains_key(&stream.user) {
                 return Err(impossible(format!("stream {} stands before its user", stream.stream)));
             }
             if let Some(twice) = pages.streams.insert(stream.stream.clone(), stream) {
                 return Err(impossible(format!("stream {} stands twice in a snapshot", twice.stream)));
             }
+        }
+        if let Some(extras) = page.extras {
+            let states = extras.track_states.iter().map(|status| &status.stream);
+            let infos = extras.stream_infos.iter().map(|extra| &extra.stream);
+            if let Some(unknown) = states.chain(infos).find(|stream| !pages.streams.contains_key(*stream)) {
+                return Err(impossible(format!("states and infos of {unknown} stand before it")));
+            }
+            pages.extras.apply(extras);
         }
         if !page.last {
             self.pages = Some(pages);
@@ -281,6 +347,7 @@ impl Mirror {
         self.place = Some((pages.epoch, pages.position));
         self.users = pages.users;
         self.streams = pages.streams;
+        self.extras = pages.extras;
         Ok(Some(Change::Replaced))
     }
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{StreamId, UserId, UserName};
 use parlor_transport::wire::control::{
-    Delivery, Departure, EventStamp, RoomMessage, SnapshotPage, StreamAdded, StreamInfo, StreamRemoved,
-    UserInfo, UserJoined, UserLeft,
+    Delivery, Departure, EventStamp, Extras, RoomExtra, RoomInfoChanged, RoomMessage, Said, SnapshotPage,
+    StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackInfo, TrackKind, TrackState,
+    TrackStateChanged, TrackStatus, UserInfo, UserJoined, UserLeft,
 };
 use proptest::prelude::*;
 
 use super::feed::{Feed, Reader};
 use super::mirror::{Change, Mirror};
-use super::{RoomEvent, RoomReason, RoomStatus, RoomView};
+use super::{RoomEvent, RoomExtras, RoomReason, RoomStatus, RoomView};
 
 fn user(n: u8) -> UserId {
     UserId::new(format!("u{n}")).unwrap()
@@ -26,7 +27,12 @@ fn stream(n: u8, of: u8) -> StreamInfo {
     StreamInfo {
         stream: StreamId::new(format!("s{n}")).unwrap(),
         user: user(of),
-        tracks: vec![],
+        tracks: vec![TrackInfo {
+            kind: TrackKind::Data,
+            codec: String::new(),
+            spatial_layers: 1,
+            temporal_layers: 1,
+        }],
         delivery: Delivery::QuicStream,
     }
 }
@@ -38,6 +44,7 @@ struct Relay {
     position: u64,
     users: BTreeMap<UserId, UserInfo>,
     streams: BTreeMap<StreamId, StreamInfo>,
+    extras: RoomExtras,
 }
 
 impl Relay {
@@ -62,7 +69,34 @@ impl Relay {
         }
     }
 
+    fn set_state(&mut self, n: u8, state: u8, out: &mut Vec<RoomMessage>) {
+        let id = stream(n, 0).stream;
+        if self.streams.contains_key(&id) {
+            let status = TrackStatus { stream: id, track: 0, state: TrackState::from_number(state) };
+            self.extras.apply(Extras { track_states: vec![status.clone()], ..Extras::default() });
+            out.push(RoomMessage::TrackStateChanged(TrackStateChanged { stamp: self.step(), status }));
+        }
+    }
+
+    fn set_info(&mut self, n: u8, info: &str, out: &mut Vec<RoomMessage>) {
+        let id = stream(n, 0).stream;
+        if self.streams.contains_key(&id) {
+            let stamp = self.step();
+            let extra = StreamExtra { stream: id, version: stamp.position, info: info.to_owned() };
+            self.extras.apply(Extras { stream_infos: vec![extra.clone()], ..Extras::default() });
+            out.push(RoomMessage::StreamInfoChanged(StreamInfoChanged { stamp, extra }));
+        }
+    }
+
+    fn set_room_info(&mut self, n: u8, value: &str, out: &mut Vec<RoomMessage>) {
+        let stamp = self.step();
+        let extra = RoomExtra { key: format!("key{n}"), version: stamp.position, value: value.to_owned() };
+        self.extras.apply(Extras { room_infos: vec![extra.clone()], ..Extras::default() });
+        out.push(RoomMessage::RoomInfoChanged(RoomInfoChanged { stamp, extra }));
+    }
+
     fn unpublish(&mut self, id: &StreamId, reason: Departure, out: &mut Vec<RoomMessage>) {
+        self.extras.forget_stream(id);
         if self.streams.remove(id).is_some() {
             let stamp = self.step();
             out.push(RoomMessage::StreamRemoved(StreamRemoved { stamp, stream: id.clone(), reason }));
@@ -107,13 +141,15 @@ impl Relay {
                     users_total: self.users.len() as u32,
                     users,
                     streams,
+                    extras: (page == last).then(|| RoomExtras::default().difference_to(&self.extras)),
                 })
             })
             .collect()
     }
 
     fn view(&self, me: u8) -> RoomView {
-        let mut view = RoomView { users: self.users.clone(), streams: self.streams.clone() };
+        let extras = self.extras.of_streams(|stream| self.streams[stream].user != user(me));
+        let mut view = RoomView { users: self.users.clone(), streams: self.streams.clone(), extras };
         view.users.remove(&user(me));
         view.streams.retain(|_, stream| stream.user != user(me));
         view
@@ -190,9 +226,67 @@ fn impossible_events_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn states_and_infos_of_unknown_streams_are_refused() {
+    let stamp = EventStamp { epoch: 7, position: 4, previous: 3, users: 2 };
+    let status = |n, track| TrackStatus { stream: stream(n, 0).stream, track, state: TrackState::Muted };
+    let extra = StreamExtra { stream: stream(9, 0).stream, version: 4, info: "x".into() };
+    for bad in [
+        RoomMessage::TrackStateChanged(TrackStateChanged { stamp, status: status(9, 0) }),
+        RoomMessage::TrackStateChanged(TrackStateChanged { stamp, status: status(1, 1) }),
+        RoomMessage::StreamInfoChanged(StreamInfoChanged { stamp, extra }),
+    ] {
+        let (relay, mut mirror) = small_room();
+        assert!(mirror.apply(bad.clone()).is_err(), "{bad:?}");
+        assert_eq!((mirror.others(&user(0)), mirror.place()), (relay.view(0), Some((7, 3))), "{bad:?}");
+    }
+    let (_, mut mirror) = small_room();
+    let good = TrackStateChanged { stamp, status: status(1, 0) };
+    mirror.apply(RoomMessage::TrackStateChanged(good)).unwrap();
+    assert_eq!(mirror.others(&user(0)).extras.track_state(&stream(1, 1).stream, 0), TrackState::Muted);
+    assert!(mirror.others(&user(1)).extras.is_empty(), "one's own do not show");
+}
+
+#[test]
+fn a_reader_who_is_too_slow_for_messages_hears_how_many_it_missed() {
+    let (_, mirror) = small_room();
+    let joined = RoomStatus::new(RoomReason::Joined);
+    let mut feed = Feed::new(user(0));
+    let say = |feed: &mut Feed, n: u32| {
+        let payload = n.to_be_bytes().to_vec().into();
+        feed.push_message(Said { from: user(1), direct: false, payload });
+    };
+    (0..3).for_each(|n| say(&mut feed, n));
+    let mut late = Reader::new(&feed);
+    let mut early = Reader::default();
+    (3..1030).for_each(|n| say(&mut feed, n));
+    // A fresh snapshot does not displace messages.
+    feed.push_change(Change::Replaced, 2);
+    let read = |reader: &mut Reader| {
+        let events: Vec<_> = std::iter::from_fn(|| reader.next(&feed, &mirror, &joined)).collect();
+        let missed = events.iter().find_map(|event| match event {
+            RoomEvent::MessagesMissed { count } => Some(*count),
+            _ => None,
+        });
+        let is_message = |event: &&RoomEvent| matches!(event, RoomEvent::Message { .. });
+        (missed, events.iter().filter(is_message).count())
+    };
+    assert_eq!(read(&mut early), (Some(6), 1024));
+    assert_eq!(read(&mut late), (Some(3), 1024));
+}
+
+#[test]
 fn pages_that_do_not_fit_together_are_refused() {
     let page = |page, last, users: Vec<UserInfo>, streams| {
-        RoomMessage::Page(SnapshotPage { epoch: 1, position: 5, page, last, users_total: 1, users, streams })
+        RoomMessage::Page(SnapshotPage {
+            epoch: 1,
+            position: 5,
+            page,
+            last,
+            users_total: 1,
+            users,
+            streams,
+            extras: None,
+        })
     };
     for bad in [
         vec![page(1, true, vec![info(1)], vec![])],
@@ -256,6 +350,9 @@ enum Step {
     Leave(u8),
     Publish(u8, u8),
     Unpublish(u8),
+    State(u8, u8),
+    Info(u8, &'static str),
+    RoomInfo(u8, &'static str),
     /// The relay sends everything anew, in pages of this size.
     Snapshot(usize),
     /// A new life of the room.
@@ -270,6 +367,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..6).prop_map(Step::Leave),
         4 => (0u8..6, 0u8..6).prop_map(|(n, of)| Step::Publish(n, of)),
         3 => (0u8..6).prop_map(Step::Unpublish),
+        2 => (0u8..6, 0u8..3).prop_map(|(n, state)| Step::State(n, state)),
+        2 => (0u8..6, prop::sample::select(vec!["", "a", "b"])).prop_map(|(n, info)| Step::Info(n, info)),
+        1 => (0u8..3, prop::sample::select(vec!["", "a", "b"])).prop_map(|(n, v)| Step::RoomInfo(n, v)),
         1 => (1usize..4).prop_map(Step::Snapshot),
         1 => Just(Step::Epoch),
         4 => (0usize..3, 0usize..6).prop_map(|(reader, events)| Step::Read(reader, events)),
@@ -295,6 +395,9 @@ proptest! {
                 Step::Leave(n) => relay.leave(n, Departure::Left, &mut messages),
                 Step::Publish(n, of) => relay.publish(n, of, &mut messages),
                 Step::Unpublish(n) => relay.unpublish(&stream(n, 0).stream, Departure::Left, &mut messages),
+                Step::State(n, state) => relay.set_state(n, state, &mut messages),
+                Step::Info(n, info) => relay.set_info(n, info, &mut messages),
+                Step::RoomInfo(n, value) => relay.set_room_info(n, value, &mut messages),
                 Step::Snapshot(size) => messages = relay.snapshot(size),
                 Step::Epoch => {
                     relay = Relay { epoch: relay.epoch + 1, ..Relay::default() };
@@ -352,7 +455,14 @@ fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
             prop_assert!(view.streams.contains_key(&stream.stream));
         }
         RoomEvent::Resync { difference, .. } => prop_assert!(!difference.is_empty()),
-        RoomEvent::State(_) | RoomEvent::TokenWillExpire { .. } | RoomEvent::RelayLeaving { .. } => {}
+        RoomEvent::TrackState { stream, .. } | RoomEvent::StreamInfo { stream, .. } => {
+            prop_assert!(view.streams.contains_key(stream));
+        }
+        RoomEvent::RoomInfo { .. }
+        | RoomEvent::State(_)
+        | RoomEvent::TokenWillExpire { .. }
+        | RoomEvent::RelayLeaving { .. } => {}
+        RoomEvent::Message { .. } | RoomEvent::MessagesMissed { .. } => panic!("nobody said anything"),
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! One connection: one user's stay in one room.
 //!
-//! Four tasks, none of which waits for another: requests in (`requests`), answers out (`requests`),
-//! room events out (`events`), frames out (`plays`); frames come in here. When one of them ends, the
+//! Tasks, none of which waits for another: requests in (`requests`), answers out (`requests`), room events
+//! out (`events`), messages between users in and out (`messages`), frames out (`plays`); frames come in here. When one of them ends, the
 //! connection ends, and the lobby hears of it once.
 
 mod events;
+pub(crate) mod messages;
 mod plays;
 mod requests;
 
@@ -25,7 +26,8 @@ use crate::forward::publication::Publication;
 use crate::limits::UNJOINED_MAX;
 use crate::lobby::Notice;
 use crate::lock;
-use crate::server::{Hub, Mail};
+use crate::server::{Connected, Hub, Mail};
+use messages::Messages;
 use plays::Plays;
 
 /// What the tasks of one connection share.
@@ -34,6 +36,8 @@ struct Connection {
     id: SessionId,
     session: Session,
     mail: mpsc::Sender<Mail>,
+    /// App messages for this client.
+    messages: Arc<Messages>,
     /// What this client publishes, by lane.
     publications: Mutex<BTreeMap<u32, Arc<Publication>>>,
     /// Some publication needs a keyframe.
@@ -75,7 +79,7 @@ impl Connection {
 /// Serves a connection to its end.
 pub(crate) async fn run(hub: Arc<Hub>, session: Session) {
     let remote = session.remote_address();
-    let (id, mail, inbox) = match hub.connect(session.clone()) {
+    let Connected { id, mail, inbox, messages } = match hub.connect(session.clone()) {
         Ok(connected) => connected,
         Err(refusal) => {
             tracing::warn!(%remote, %refusal, "connection refused");
@@ -88,6 +92,7 @@ pub(crate) async fn run(hub: Arc<Hub>, session: Session) {
         id,
         session: session.clone(),
         mail,
+        messages,
         publications: Mutex::default(),
         keyframes: Arc::default(),
         plays: Arc::default(),
@@ -110,6 +115,7 @@ async fn receive(
 ) -> Ended {
     let (mut inbound, lanes) = connection.session.inbound_eager();
     let mut inbox = Some(inbox);
+    let mut has_messages = false;
     let mut silence = connection.hub.clock().timer();
     silence.reset(Some(connection.hub.clock().now() + UNJOINED_MAX));
     loop {
@@ -152,6 +158,7 @@ async fn receive(
                     tasks.spawn(requests::read(connection.clone(), receiver));
                     tasks.spawn(requests::write(connection.clone(), lanes.clone(), sender, inbox));
                     tasks.spawn(plays::send(connection.clone()));
+                    tasks.spawn(messages::write(connection.clone()));
                 }
                 None => {
                     let text = "a second QUIC stream for requests; a connection has one";
@@ -162,8 +169,13 @@ async fn receive(
                 let text = "only the relay opens a QUIC stream for room events";
                 connection.hang_up(&Refusal::new(Code::ProtocolViolation, text));
             }
-            // Nobody reads app messages yet: dropping the receiver tells the client to stop.
-            Arrival::AppMessages(_) => {}
+            Arrival::AppMessages(receiver) if !std::mem::replace(&mut has_messages, true) => {
+                tasks.spawn(messages::read(connection.clone(), receiver));
+            }
+            Arrival::AppMessages(_) => {
+                let text = "a second QUIC stream for app messages; a connection has one";
+                connection.hang_up(&Refusal::new(Code::ProtocolViolation, text));
+            }
         }
     }
 }

@@ -107,8 +107,8 @@ impl Writer {
         let Connection { publications, plays, keyframes, id, hub, .. } = &*self.connection;
         let now = hub.clock().now();
         match mail {
-            Mail::Entered { room, from, changed } => {
-                self.events.spawn(events::send(self.connection.clone(), room, from, changed));
+            Mail::Entered { room, view, from, changed } => {
+                self.events.spawn(events::send(self.connection.clone(), room, view, from, changed));
             }
             Mail::Notice(notice) => match notice {
                 Notice::Send(mut message) => {

@@ -5,17 +5,23 @@ use std::time::Duration;
 
 use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::TrackWish;
+use parlor_transport::wire::control::{Presence, TrackWish};
 
 use super::resume::{Attempt, Parked};
 use super::tokens::Held;
-use crate::limits::{REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX};
+use crate::limits::{
+    MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX,
+};
 use crate::room::index::RoomKey;
 
 /// One connection.
 pub(super) struct Client {
     pub(super) phase: Phase,
     pub(super) budget: Budget,
+    /// As it joined.
+    pub(super) presence: Presence,
+    /// For app messages.
+    pub(super) message_budget: Budget,
     /// Lanes in use, by publications and plays.
     pub(super) lanes: BTreeSet<u32>,
     /// What it plays or waits to play, by lane.
@@ -40,6 +46,16 @@ pub(super) enum Phase {
     Left { room: RoomKey, user: UserId },
 }
 
+impl Phase {
+    /// The room it is in, or about to be.
+    pub(super) fn room(&self) -> Option<&RoomKey> {
+        match self {
+            Phase::Joining { room, .. } | Phase::Joined { room, .. } => Some(room),
+            _ => None,
+        }
+    }
+}
+
 pub(super) struct PlayRequest {
     pub(super) stream: StreamId,
     pub(super) wishes: Vec<TrackWish>,
@@ -49,7 +65,9 @@ impl Client {
     pub(super) fn new(now: Timestamp) -> Self {
         Client {
             phase: Phase::Connected,
-            budget: Budget { left: REQUESTS_BURST_MAX, refilled: now },
+            budget: Budget::new(now, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX),
+            presence: Presence::default(),
+            message_budget: Budget::new(now, MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX),
             lanes: BTreeSet::new(),
             plays: BTreeMap::new(),
             token: None,
@@ -60,21 +78,36 @@ impl Client {
     }
 }
 
-/// A token bucket for requests.
+impl Client {
+    /// Takes what a message of so many bytes costs; false when there is less.
+    pub(super) fn pay_for_message(&mut self, now: Timestamp, bytes: usize) -> bool {
+        let cost = 1 + u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX - 1);
+        self.message_budget.spend(now, cost)
+    }
+}
+
+/// A token bucket: for requests, and for app messages.
 pub(super) struct Budget {
     left: u32,
+    burst: u32,
+    /// In which one is earned.
+    each: Duration,
     refilled: Timestamp,
 }
 
 impl Budget {
-    /// Takes so many requests; false when there are too many.
-    pub(super) fn spend(&mut self, now: Timestamp, requests: u32) -> bool {
-        let each = Duration::from_secs(1) / REQUESTS_PER_SECOND_MAX;
-        let earned = now.saturating_since(self.refilled).as_micros() / each.as_micros();
+    /// Full: `burst` may be spent at once, `per_second` (not 0) on and on.
+    fn new(now: Timestamp, burst: u32, per_second: u32) -> Self {
+        Budget { left: burst, burst, each: Duration::from_secs(1) / per_second, refilled: now }
+    }
+
+    /// Takes so much; false when there is less, and nothing is taken then.
+    pub(super) fn spend(&mut self, now: Timestamp, cost: u32) -> bool {
+        let earned = now.saturating_since(self.refilled).as_micros() / self.each.as_micros();
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_add(earned).min(REQUESTS_BURST_MAX);
-        self.refilled += each.saturating_mul(earned);
-        match self.left.checked_sub(requests) {
+        self.left = self.left.saturating_add(earned).min(self.burst);
+        self.refilled += self.each.saturating_mul(earned);
+        match self.left.checked_sub(cost) {
             Some(left) => {
                 self.left = left;
                 true

@@ -5,8 +5,11 @@
 //! It moves no frames and writes to no connection.
 
 mod client;
+mod extras;
+mod messages;
 pub mod moderation;
 mod notice;
+pub mod outbox;
 mod report;
 mod resume;
 mod tokens;
@@ -92,6 +95,8 @@ enum Asked {
     Leave,
     Publish,
     Unpublish,
+    /// To change a state or an info.
+    Extra,
 }
 
 impl Lobby {
@@ -204,6 +209,9 @@ impl Lobby {
             ClientMessage::Resume(resume) => self.resume(now, session, &resume),
             ClientMessage::RenewToken(renew) => self.renew_token(now, date, session, renew),
             ClientMessage::Moderate(moderate) => self.moderate(now, date, session, moderate),
+            ClientMessage::SetTrackState(set) => self.set_track_state(now, session, set),
+            ClientMessage::SetStreamInfo(set) => self.set_stream_info(now, session, set),
+            ClientMessage::SetRoomInfo(set) => self.set_room_info(now, session, set),
             ClientMessage::RequestKeyframe(RequestKeyframe { lane, track }) => {
                 // A play that has just ended needs none: its client could not know.
                 if self.clients.get(&session).is_some_and(|client| client.plays.contains_key(&lane)) {
@@ -240,7 +248,9 @@ impl Lobby {
             ..Survey::default()
         };
         for live in self.rooms.values() {
-            survey.users += lock(&live.room).roster().len();
+            let room = lock(&live.room);
+            survey.users += room.roster().len() + room.roster().unseen();
+            drop(room);
             survey.streams += live.publications.len();
             survey.play_entries += live.players.values().map(BTreeSet::len).sum::<usize>();
             for published in live.publications.values() {
@@ -282,7 +292,7 @@ impl Lobby {
     }
 
     fn join(&mut self, now: Timestamp, date: UnixTime, session: SessionId, join: Join) {
-        let Join { request, app, room, user, name, login, token } = join;
+        let Join { request, app, room, user, name, login, token, presence } = join;
         let Some(client) = self.clients.get_mut(&session) else { return };
         if client.phase != Phase::Greeted {
             let text = format!(
@@ -299,9 +309,11 @@ impl Lobby {
         };
         if let Some(client) = self.clients.get_mut(&session) {
             client.phase = Phase::Joining { room: key.clone(), user: user.clone() };
+            client.presence = presence;
         }
         self.hold_token(now, date, session, grants);
-        let action = Action::Join { room: key, user: UserInfo { user, name }, login };
+        let Presence { unseen, .. } = presence;
+        let action = Action::Join { room: key, user: UserInfo { user, name }, login, unseen };
         self.propose(now, session, action, Some((request, Asked::Join)));
     }
 
@@ -442,6 +454,10 @@ impl Lobby {
                 format!("stream {stream:?} cannot be published")
             }
             Action::Unpublish { stream, .. } => format!("stream {stream:?} is not published"),
+            Action::SetTrackState(TrackStatus { stream, .. }) | Action::SetStreamInfo { stream, .. } => {
+                format!("stream {stream:?} is not published")
+            }
+            Action::SetRoomInfo { .. } => "there is no room to attach info to".to_owned(),
             Action::Join { .. } | Action::Leave { .. } => "there is no room to leave".to_owned(),
         };
         self.refuse(session, request, not_joined(what));

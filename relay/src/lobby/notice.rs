@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::wire::control::{RelayMessage, TrackWish};
 
 use super::SharedRoom;
 use crate::forward::publication::Publication;
+use crate::room::View;
 use crate::room::index::RoomKey;
 use crate::webhook::Happening;
 
@@ -23,6 +25,15 @@ pub enum Output {
         session: SessionId,
         /// The connection, by the session that it had.
         connection: SessionId,
+    },
+    /// An app message for these connections, encoded once for all of them.
+    Message {
+        /// Who gets it.
+        to: Vec<SessionId>,
+        /// The message.
+        message: Bytes,
+        /// It may be dropped on its way to somebody who is slow.
+        lossy: bool,
     },
     /// The room has new events.
     RoomChanged(RoomKey),
@@ -41,6 +52,8 @@ pub enum Notice {
     Entered {
         /// The room.
         room: SharedRoom,
+        /// Which of its events.
+        view: View,
         /// Up to where the client knows its events.
         from: Option<u64>,
     },

@@ -28,6 +28,8 @@ impl Lobby {
                 let user = published.map(|published| published.publication.info().user.clone());
                 What::StreamRemoved { stream, user, reason }
             }
+            // What is attached to the room and its streams is the users' own business.
+            Change::TrackState { .. } | Change::StreamInfo { .. } | Change::RoomInfo { .. } => return,
         };
         if *previous == 0 {
             self.tell(key, *epoch, What::RoomOpened);

@@ -10,6 +10,7 @@ use super::client::Phase;
 use super::{Lobby, Notice, Output};
 use crate::limits::FAREWELLS_MAX;
 use crate::lock;
+use crate::room::View;
 use crate::room::index::Action;
 
 /// A session without a connection.
@@ -109,6 +110,7 @@ impl Lobby {
         client.lanes =
             publications.iter().map(|(lane, _)| *lane).chain(client.plays.keys().copied()).collect();
         let plays: Vec<u32> = client.plays.keys().copied().collect();
+        let view = if client.presence.uninterested { View::WithoutUsers } else { View::Everything };
         self.clients.remove(&session);
         self.outputs.push_back(Output::Resumed { session: earlier, connection: session });
         tracing::info!(session = earlier.0, room = %key.room, "session resumed");
@@ -120,7 +122,7 @@ impl Lobby {
         let resumed = Resumed { request, publications: aliases, plays: plays.clone() };
         self.send(earlier, RelayMessage::Resumed(resumed));
         let from = known.filter(|(epoch, _)| *epoch == lock(&room).epoch()).map(|(_, position)| position);
-        self.notify(earlier, Notice::Entered { room, from });
+        self.notify(earlier, Notice::Entered { room, view, from });
         plays.into_iter().for_each(|lane| self.begin_play(earlier, lane));
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::*;
 use crate::limits::REQUESTS_BURST_MAX;
 use crate::room::index::MemoryIndex;
 
+mod features;
 mod moderation;
 mod tokens;
 
@@ -53,6 +54,7 @@ fn join(room: &str, user: &str) -> ClientMessage {
         name: UserName::new("").unwrap(),
         login: new_login(),
         token: None,
+        presence: Presence::default(),
     })
 }
 

@@ -11,8 +11,8 @@ use super::client::Phase;
 use super::{Asked, LiveRoom, Lobby, Notice, Output, Published, not_joined, repeated_login};
 use crate::forward::publication::Publication;
 use crate::lock;
-use crate::room::Room;
 use crate::room::index::{Change, Committed, RoomKey, Ticket, Verdict};
+use crate::room::{Room, View};
 
 impl Lobby {
     /// Carries out every verdict there is.
@@ -41,7 +41,7 @@ impl Lobby {
                     self.refuse(session, lane, not_joined(format!("stream {stream:?} cannot be played")));
                 }
             }
-            Asked::Leave | Asked::Unpublish => {}
+            Asked::Leave | Asked::Unpublish | Asked::Extra => {}
         }
     }
 
@@ -65,11 +65,11 @@ impl Lobby {
         self.outputs.push_back(Output::RoomChanged(key.clone()));
         self.report(&committed);
         match change.clone() {
-            Change::UserJoined { session, user } => {
+            Change::UserJoined { session, user, .. } => {
                 tracing::info!(session = session.0, room = %key.room, user = %user.user, "user joined");
                 self.joined(*ticket, key, session, user.user);
             }
-            Change::UserLeft { session, user, reason } => {
+            Change::UserLeft { session, user, reason, .. } => {
                 tracing::info!(session = session.0, room = %key.room, %user, ?reason, "user left");
                 self.left(*ticket, key, session, user, reason);
             }
@@ -83,6 +83,9 @@ impl Lobby {
             Change::StreamRemoved { session, stream, reason } => {
                 self.stream_removed(*ticket, key, session, &stream, reason);
             }
+            Change::TrackState { session, .. }
+            | Change::StreamInfo { session, .. }
+            | Change::RoomInfo { session, .. } => self.done(*ticket, session, Asked::Extra),
         }
     }
 
@@ -94,16 +97,17 @@ impl Lobby {
         client.phase = Phase::Joined { room: key.clone(), user };
         let lanes: Vec<_> = client.plays.keys().copied().collect();
         let room = live.room.clone();
+        let view = if client.presence.uninterested { View::WithoutUsers } else { View::Everything };
         let joined = {
             let room = lock(&room);
-            let (epoch, position) = (room.epoch(), room.position());
+            let (epoch, position) = (room.epoch(), room.position_in(view));
             let users = room.roster().len() as u32;
             let secret = self.resume_key.secret_of(session);
             Joined { request: pending.request, epoch, position, users, secret }
         };
         self.tally.joins += 1;
         self.send(session, RelayMessage::Joined(joined));
-        self.notify(session, Notice::Entered { room, from: None });
+        self.notify(session, Notice::Entered { room, view, from: None });
         lanes.into_iter().for_each(|lane| self.begin_play(session, lane));
     }
 

@@ -64,6 +64,9 @@ pub fn operation(message: &ClientMessage) -> &'static str {
         ClientMessage::Resume(_) => "resume",
         ClientMessage::RenewToken(_) => "renew_token",
         ClientMessage::Moderate(_) => "moderate",
+        ClientMessage::SetTrackState(_) => "set_track_state",
+        ClientMessage::SetStreamInfo(_) => "set_stream_info",
+        ClientMessage::SetRoomInfo(_) => "set_room_info",
     }
 }
 

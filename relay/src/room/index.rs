@@ -4,12 +4,14 @@
 //! is [`MemoryIndex`], alone in one process; the trait is what several relays can share one day,
 //! so nothing may rely on a verdict being there at once.
 
+mod extras;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Delivery, Departure, StreamInfo, TrackInfo, UserInfo};
+use parlor_transport::wire::control::{Delivery, Departure, StreamInfo, TrackInfo, TrackStatus, UserInfo};
 
 use crate::limits::Limits;
 
@@ -48,6 +50,8 @@ pub enum Action {
         user: UserInfo,
         /// The login: of several joins with one login the first counts.
         login: LoginId,
+        /// Others are not told of the user, who may not publish.
+        unseen: bool,
     },
     /// Leave; the session's streams end first.
     Leave {
@@ -69,6 +73,22 @@ pub enum Action {
         stream: StreamId,
         /// Why.
         reason: Departure,
+    },
+    /// Tell others of a track's state.
+    SetTrackState(TrackStatus),
+    /// Attach info to a stream.
+    SetStreamInfo {
+        /// The stream.
+        stream: StreamId,
+        /// The info; empty for none.
+        info: String,
+    },
+    /// Attach info to the room.
+    SetRoomInfo {
+        /// The key.
+        key: String,
+        /// The value; empty removes the key.
+        value: String,
     },
 }
 
@@ -97,7 +117,7 @@ pub struct Committed {
     pub epoch: u64,
     /// The position it leads from; 0 is the empty room.
     pub previous: u64,
-    /// The position it leads to.
+    /// The position it leads to; the same if others are not told of the change.
     pub position: u64,
     /// What changed.
     pub change: Change,
@@ -112,6 +132,8 @@ pub enum Change {
         session: SessionId,
         /// Who.
         user: UserInfo,
+        /// Others are not told.
+        unseen: bool,
     },
     /// A user went.
     UserLeft {
@@ -121,6 +143,8 @@ pub enum Change {
         user: UserId,
         /// Why.
         reason: Departure,
+        /// Others are not told.
+        unseen: bool,
     },
     /// A stream began.
     StreamAdded {
@@ -138,6 +162,43 @@ pub enum Change {
         /// Why.
         reason: Departure,
     },
+    /// A track's state changed.
+    TrackState {
+        /// Whose stay it belongs to.
+        session: SessionId,
+        /// The track and its state.
+        status: TrackStatus,
+    },
+    /// A stream's info changed; its version is the position.
+    StreamInfo {
+        /// Whose stay it belongs to.
+        session: SessionId,
+        /// The stream.
+        stream: StreamId,
+        /// Its info.
+        info: String,
+    },
+    /// The room's info changed; its version is the position.
+    RoomInfo {
+        /// Who wrote it.
+        session: SessionId,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl Change {
+    /// Whether others are told; only then the room's position moves.
+    pub fn is_seen(&self) -> bool {
+        !matches!(self, Change::UserJoined { unseen: true, .. } | Change::UserLeft { unseen: true, .. })
+    }
+
+    /// Whether it is about users alone.
+    pub fn is_about_users(&self) -> bool {
+        matches!(self, Change::UserJoined { .. } | Change::UserLeft { .. })
+    }
 }
 
 /// The authority. Verdicts come in the order of the proposals.
@@ -165,6 +226,8 @@ struct RoomBooks {
     epoch: u64,
     position: u64,
     users: usize,
+    /// Keys of the room's info.
+    keys: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -172,7 +235,9 @@ struct Stay {
     room: RoomKey,
     user: UserId,
     login: LoginId,
-    streams: BTreeSet<StreamId>,
+    unseen: bool,
+    /// With the number of their tracks.
+    streams: BTreeMap<StreamId, usize>,
 }
 
 impl MemoryIndex {
@@ -192,7 +257,9 @@ impl MemoryIndex {
 
     fn decide(&mut self, ticket: Ticket, session: SessionId, action: Action) -> Result<(), Refusal> {
         match action {
-            Action::Join { room, user, login } => self.join(ticket, session, room, user, login),
+            Action::Join { room, user, login, unseen } => {
+                self.join(ticket, session, room, user, login, unseen)
+            }
             Action::Leave { reason } => {
                 self.stay(session)?;
                 self.end_stay(ticket, session, reason);
@@ -203,7 +270,7 @@ impl MemoryIndex {
             }
             Action::Unpublish { stream, reason } => {
                 let stay = self.stay(session)?;
-                if !stay.streams.remove(&stream) {
+                if stay.streams.remove(&stream).is_none() {
                     return Err(Refusal::new(
                         Code::NotPublishing,
                         format!("stream {stream:?} is not published by {:?}; nothing to stop", stay.user),
@@ -214,6 +281,9 @@ impl MemoryIndex {
                 self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });
                 Ok(())
             }
+            Action::SetTrackState(status) => self.set_track_state(ticket, session, status),
+            Action::SetStreamInfo { stream, info } => self.set_stream_info(ticket, session, stream, info),
+            Action::SetRoomInfo { key, value } => self.set_room_info(ticket, session, key, value),
         }
     }
 
@@ -224,6 +294,7 @@ impl MemoryIndex {
         room: RoomKey,
         user: UserInfo,
         login: LoginId,
+        unseen: bool,
     ) -> Result<(), Refusal> {
         if let Some(stay) = self.stays.get(&session) {
             return Err(Refusal::new(
@@ -270,13 +341,14 @@ impl MemoryIndex {
         let books = self.rooms.entry(room.clone()).or_insert_with(|| {
             let epoch = *epoch_next;
             *epoch_next += 1;
-            RoomBooks { epoch, position: 0, users: 0 }
+            RoomBooks { epoch, position: 0, users: 0, keys: BTreeSet::new() }
         });
         books.users += 1;
         self.users.insert(identity, session);
-        let stay = Stay { room: room.clone(), user: user.user.clone(), login, streams: BTreeSet::new() };
+        let stay =
+            Stay { room: room.clone(), user: user.user.clone(), login, unseen, streams: BTreeMap::new() };
         self.stays.insert(session, stay);
-        self.commit(ticket, &room, Change::UserJoined { session, user });
+        self.commit(ticket, &room, Change::UserJoined { session, user, unseen });
         Ok(())
     }
 
@@ -290,6 +362,13 @@ impl MemoryIndex {
     ) -> Result<(), Refusal> {
         let publish_max = self.limits.publish_max as usize;
         let stay = self.stay(session)?;
+        if stay.unseen {
+            let text = format!(
+                "{:?} is unseen in the room and cannot publish {stream:?}; join again to be seen",
+                stay.user
+            );
+            return Err(Refusal::new(Code::Unseen, text));
+        }
         let (room, user, published) = (stay.room.clone(), stay.user.clone(), stay.streams.len());
         match self.streams.get(&(room.app.clone(), stream.clone())) {
             Some(&owner) if owner == session => {
@@ -316,7 +395,7 @@ impl MemoryIndex {
             }
             None => {}
         }
-        self.stay(session)?.streams.insert(stream.clone());
+        self.stay(session)?.streams.insert(stream.clone(), tracks.len());
         self.streams.insert((room.app.clone(), stream.clone()), session);
         let stream = StreamInfo { stream, user, tracks, delivery };
         self.commit(ticket, &room, Change::StreamAdded { session, stream });
@@ -331,13 +410,13 @@ impl MemoryIndex {
         let Some(stay) = self.stays.remove(&session) else {
             return;
         };
-        let Stay { room, user, streams, login: _ } = stay;
-        for stream in streams {
+        let Stay { room, user, streams, unseen, login: _ } = stay;
+        for stream in streams.into_keys() {
             self.streams.remove(&(room.app.clone(), stream.clone()));
             self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });
         }
         self.users.remove(&(room.app.clone(), user.clone()));
-        self.commit(ticket, &room, Change::UserLeft { session, user, reason });
+        self.commit(ticket, &room, Change::UserLeft { session, user, reason, unseen });
         if let Some(books) = self.rooms.get_mut(&room) {
             books.users -= 1;
             if books.users == 0 {
@@ -349,7 +428,7 @@ impl MemoryIndex {
     fn commit(&mut self, ticket: Ticket, room: &RoomKey, change: Change) {
         let books = self.rooms.get_mut(room).expect("a room lives as long as somebody is in it");
         let previous = books.position;
-        books.position += 1;
+        books.position += u64::from(change.is_seen());
         self.verdicts.push_back(Verdict::Committed(Committed {
             ticket,
             room: room.clone(),

@@ -3,6 +3,7 @@
 //! It decides nothing: who may join or publish is `index`'s business, who is connected the lobby's.
 
 pub mod events;
+pub mod extras;
 pub mod index;
 pub mod roster;
 pub mod streams;
@@ -10,13 +11,16 @@ pub mod streams;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parlor_transport::id::{SessionId, StreamId};
 use parlor_transport::wire::control::{
-    ENTRIES_MAX, EventStamp, RoomMessage, SnapshotPage, StreamAdded, StreamInfo, StreamRemoved, UserInfo,
-    UserJoined, UserLeft, encode,
+    self, ENTRIES_MAX, EventStamp, RoomExtra, RoomInfoChanged, RoomMessage, SnapshotPage, StreamAdded,
+    StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackStateChanged, UserInfo, UserJoined,
+    UserLeft, encode,
 };
 
 use crate::limits::PAGE_BYTES_MAX;
 use events::{After, EventLog};
+use extras::Extras;
 use index::{Change, Committed, RoomKey};
 use roster::Roster;
 use streams::Streams;
@@ -28,9 +32,21 @@ pub struct Room {
     epoch: u64,
     roster: Roster,
     streams: Streams,
+    extras: Extras,
     log: EventLog,
-    /// The last snapshot made; serves everyone who needs one at the same position.
-    snapshot: Option<Snapshot>,
+    /// The same history without what is about users: positions count apart.
+    streams_log: EventLog,
+    /// The last snapshot made of each [`View`]; serves everyone who needs one at the same position.
+    snapshot: [Option<Snapshot>; 2],
+}
+
+/// What a member is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Everything.
+    Everything,
+    /// Not of users; positions count only the events that are told.
+    WithoutUsers,
 }
 
 /// The whole room at one position, encoded.
@@ -59,8 +75,10 @@ impl Room {
             epoch,
             roster: Roster::default(),
             streams: Streams::default(),
+            extras: Extras::default(),
             log: EventLog::default(),
-            snapshot: None,
+            streams_log: EventLog::default(),
+            snapshot: [None, None],
         }
     }
 
@@ -79,6 +97,18 @@ impl Room {
         self.log.position()
     }
 
+    /// The same as a member with this view counts it.
+    pub fn position_in(&self, view: View) -> u64 {
+        self.log_of(view).position()
+    }
+
+    fn log_of(&self, view: View) -> &EventLog {
+        match view {
+            View::Everything => &self.log,
+            View::WithoutUsers => &self.streams_log,
+        }
+    }
+
     /// Who is here.
     pub fn roster(&self) -> &Roster {
         &self.roster
@@ -87,6 +117,11 @@ impl Room {
     /// What is published.
     pub fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// States of tracks, and what is attached to streams and the room.
+    pub fn extras(&self) -> &Extras {
+        &self.extras
     }
 
     /// Takes the next step of the room's history.
@@ -98,26 +133,39 @@ impl Room {
         let follows = committed.room == self.key
             && committed.epoch == self.epoch
             && committed.previous == position
-            && committed.position == position + 1;
-        if !follows || !self.change(&committed.change) {
+            && committed.position == position + u64::from(committed.change.is_seen());
+        if !follows || !self.change(committed.position, &committed.change) {
             return Err(NotNext { epoch: self.epoch, position, committed: Box::new(committed.clone()) });
+        }
+        let Committed { position, previous, change, .. } = committed;
+        if !change.is_seen() {
+            return Ok(());
         }
         let stamp = EventStamp {
             epoch: self.epoch,
-            position: committed.position,
-            previous: committed.previous,
+            position: *position,
+            previous: *previous,
             users: self.roster.len() as u32,
         };
-        self.log.push(encode(&event(stamp, &committed.change)));
-        self.snapshot = None;
+        self.log.push(encode(&event(stamp, *position, change)));
+        if !change.is_about_users() {
+            let previous = self.streams_log.position();
+            let stamp = EventStamp { epoch: self.epoch, position: previous + 1, previous, users: 0 };
+            self.streams_log.push(encode(&event(stamp, *position, change)));
+        }
+        self.snapshot = [None, None];
         Ok(())
     }
 
-    /// Changes roster or streams; false when the change contradicts them.
-    fn change(&mut self, change: &Change) -> bool {
+    /// Changes roster, streams or extras; false when the change contradicts them.
+    fn change(&mut self, position: u64, change: &Change) -> bool {
         match change {
-            Change::UserJoined { session, user } => self.roster.add(*session, user.clone()),
-            Change::UserLeft { session, user, .. } => {
+            Change::UserJoined { session, user, unseen: true } => {
+                self.roster.add_unseen(*session, user.user.clone())
+            }
+            Change::UserJoined { session, user, unseen: false } => self.roster.add(*session, user.clone()),
+            Change::UserLeft { session, user, unseen: true, .. } => self.roster.remove_unseen(*session, user),
+            Change::UserLeft { session, user, unseen: false, .. } => {
                 self.roster.session(user) == Some(*session)
                     && self.streams.count_of(user) == 0
                     && self.roster.remove(user)
@@ -125,44 +173,83 @@ impl Room {
             Change::StreamAdded { session, stream } => {
                 self.roster.session(&stream.user) == Some(*session) && self.streams.add(stream.clone())
             }
-            Change::StreamRemoved { stream, .. } => self.streams.remove(stream),
+            Change::StreamRemoved { stream, .. } => {
+                self.extras.forget_stream(stream);
+                self.streams.remove(stream)
+            }
+            Change::TrackState { session, status } => {
+                let of = self.published(*session, &status.stream);
+                let holds = of.is_some_and(|stream| usize::from(status.track) < stream.tracks.len());
+                if holds {
+                    self.extras.set_track_state(status);
+                }
+                holds
+            }
+            Change::StreamInfo { session, stream, info } => {
+                let holds = self.published(*session, stream).is_some();
+                if holds {
+                    self.extras.set_stream_info(stream, position, info);
+                }
+                holds
+            }
+            Change::RoomInfo { key, value, .. } => {
+                self.extras.set_room_info(key, position, value);
+                true
+            }
         }
+    }
+
+    /// The stream, if it is of this stay.
+    fn published(&self, session: SessionId, stream: &StreamId) -> Option<&StreamInfo> {
+        self.streams.get(stream).filter(|stream| self.roster.session(&stream.user) == Some(session))
     }
 
     /// What a member who has everything up to `position` is to be sent.
-    pub fn after(&self, position: u64) -> After {
-        self.log.after(position)
+    pub fn after(&self, view: View, position: u64) -> After {
+        self.log_of(view).after(position)
     }
 
     /// The whole room as it is now.
-    pub fn snapshot(&mut self) -> Snapshot {
-        if let Some(snapshot) = &self.snapshot {
+    pub fn snapshot(&mut self, view: View) -> Snapshot {
+        if let Some(snapshot) = &self.snapshot[view as usize] {
             return snapshot.clone();
         }
-        let snapshot = Snapshot { position: self.position(), pages: self.pages().into() };
-        self.snapshot = Some(snapshot.clone());
+        let snapshot = Snapshot { position: self.position_in(view), pages: self.pages(view).into() };
+        self.snapshot[view as usize] = Some(snapshot.clone());
         snapshot
     }
 
-    fn pages(&self) -> Vec<Bytes> {
-        let mut pages = vec![self.page()];
+    fn pages(&self, view: View) -> Vec<Bytes> {
+        let mut pages = vec![self.page(view)];
         let (mut bytes, mut entries) = (0, 0);
         let mut make_room = |pages: &mut Vec<SnapshotPage>, entry: usize| {
             if bytes + entry > PAGE_BYTES_MAX || entries == ENTRIES_MAX {
-                pages.push(self.page());
+                pages.push(self.page(view));
                 (bytes, entries) = (0, 0);
             }
             bytes += entry;
             entries += 1;
             pages.len() - 1
         };
-        for user in self.roster.iter() {
+        for user in self.roster.iter().filter(|_| view == View::Everything) {
             let at = make_room(&mut pages, size_of_user(&user));
             pages[at].users.push(user);
         }
         for stream in self.streams.iter() {
             let at = make_room(&mut pages, size_of_stream(stream));
             pages[at].streams.push(stream.clone());
+        }
+        for status in self.extras.track_states() {
+            let at = make_room(&mut pages, status.stream.as_str().len() + 8);
+            extras_of(&mut pages[at]).track_states.push(status);
+        }
+        for extra in self.extras.stream_infos() {
+            let at = make_room(&mut pages, extra.stream.as_str().len() + extra.info.len() + 16);
+            extras_of(&mut pages[at]).stream_infos.push(extra);
+        }
+        for extra in self.extras.room_infos() {
+            let at = make_room(&mut pages, extra.key.len() + extra.value.len() + 16);
+            extras_of(&mut pages[at]).room_infos.push(extra);
         }
         let last = pages.len() - 1;
         let numbered = pages.into_iter().enumerate().map(|(at, mut page)| {
@@ -173,26 +260,43 @@ impl Room {
         numbered.collect()
     }
 
-    fn page(&self) -> SnapshotPage {
+    fn page(&self, view: View) -> SnapshotPage {
         SnapshotPage {
             epoch: self.epoch,
-            position: self.position(),
+            position: self.position_in(view),
             page: 0,
             last: false,
-            users_total: self.roster.len() as u32,
+            users_total: if view == View::Everything { self.roster.len() as u32 } else { 0 },
             users: Vec::new(),
             streams: Vec::new(),
+            extras: None,
         }
     }
 }
 
-fn event(stamp: EventStamp, change: &Change) -> RoomMessage {
+fn extras_of(page: &mut SnapshotPage) -> &mut control::Extras {
+    page.extras.get_or_insert_default()
+}
+
+/// The event; what it sets gets this version.
+fn event(stamp: EventStamp, version: u64, change: &Change) -> RoomMessage {
     match change.clone() {
         Change::UserJoined { user, .. } => RoomMessage::UserJoined(UserJoined { stamp, user }),
         Change::UserLeft { user, reason, .. } => RoomMessage::UserLeft(UserLeft { stamp, user, reason }),
         Change::StreamAdded { stream, .. } => RoomMessage::StreamAdded(StreamAdded { stamp, stream }),
         Change::StreamRemoved { stream, reason, .. } => {
             RoomMessage::StreamRemoved(StreamRemoved { stamp, stream, reason })
+        }
+        Change::TrackState { status, .. } => {
+            RoomMessage::TrackStateChanged(TrackStateChanged { stamp, status })
+        }
+        Change::StreamInfo { stream, info, .. } => {
+            let extra = StreamExtra { stream, version, info };
+            RoomMessage::StreamInfoChanged(StreamInfoChanged { stamp, extra })
+        }
+        Change::RoomInfo { key, value, .. } => {
+            let extra = RoomExtra { key, version, value };
+            RoomMessage::RoomInfoChanged(RoomInfoChanged { stamp, extra })
         }
     }
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use parlor_transport::error::Code;
 use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId, UserName};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Delivery, Departure, MessageReader, TrackInfo, TrackKind};
+use parlor_transport::wire::control::{
+    Delivery, Departure, MessageReader, TrackInfo, TrackKind, TrackState, TrackStatus,
+};
 use proptest::prelude::*;
 
 use super::index::{Action, Index, MemoryIndex, Proposal, Ticket, Verdict};
 use super::*;
-use crate::limits::Limits;
+use crate::limits::{Limits, ROOM_INFO_KEYS_MAX};
 
 const USERS_PER_ROOM_MAX: usize = 3;
 const ROOMS_MAX: usize = 4;
@@ -29,6 +31,7 @@ enum Step {
         app: u8,
         room: u8,
         user: u8,
+        unseen: bool,
     },
     Leave {
         session: u64,
@@ -41,6 +44,22 @@ enum Step {
         session: u64,
         stream: u8,
     },
+    State {
+        session: u64,
+        stream: u8,
+        track: u8,
+        state: u8,
+    },
+    Info {
+        session: u64,
+        stream: u8,
+        info: &'static str,
+    },
+    RoomInfo {
+        session: u64,
+        key: &'static str,
+        value: &'static str,
+    },
     /// A mirror of every room begins here.
     Watch,
     /// The mirrors read what there is.
@@ -50,14 +69,25 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let session = 0..10u64;
     prop_oneof![
-        6 => (session.clone(), 0..2u8, 0..3u8, 0..6u8)
-            .prop_map(|(session, app, room, user)| Step::Join { session, app, room, user }),
+        6 => (session.clone(), 0..2u8, 0..3u8, 0..6u8, 0..4u8).prop_map(|(session, app, room, user, seen)| {
+            Step::Join { session, app, room, user, unseen: seen == 0 }
+        }),
         2 => session.clone().prop_map(|session| Step::Leave { session }),
         6 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Publish { session, stream }),
-        2 => (session, 0..8u8).prop_map(|(session, stream)| Step::Unpublish { session, stream }),
+        2 => (session.clone(), 0..8u8).prop_map(|(session, stream)| Step::Unpublish { session, stream }),
+        2 => (session.clone(), 0..8u8, 0..2u8, 0..3u8)
+            .prop_map(|(session, stream, track, state)| Step::State { session, stream, track, state }),
+        2 => (session.clone(), 0..8u8, word())
+            .prop_map(|(session, stream, info)| Step::Info { session, stream, info }),
+        2 => (session, word(), word())
+            .prop_map(|(session, key, value)| Step::RoomInfo { session, key, value }),
         1 => Just(Step::Watch),
         1 => Just(Step::Read),
     ]
+}
+
+fn word() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "a", "b"])
 }
 
 fn key(app: u8, room: u8) -> RoomKey {
@@ -86,6 +116,7 @@ fn tracks() -> Vec<TrackInfo> {
 #[derive(Default)]
 struct Model {
     stays: Vec<(u64, u8, u8, u8)>,
+    unseen: BTreeSet<u64>,
     streams: Vec<(u8, u8, u64)>,
 }
 
@@ -93,7 +124,7 @@ impl Model {
     fn take(&mut self, step: &Step) -> Result<(), Code> {
         let at = |stays: &[(u64, u8, u8, u8)], s: u64| stays.iter().copied().find(|stay| stay.0 == s);
         match *step {
-            Step::Join { session, app, room, user } => {
+            Step::Join { session, app, room, user, unseen } => {
                 if at(&self.stays, session).is_some() {
                     return Err(Code::AlreadyJoined);
                 }
@@ -114,6 +145,9 @@ impl Model {
                     self.forget(old.0);
                 }
                 self.stays.push((session, app, room, user));
+                if unseen {
+                    self.unseen.insert(session);
+                }
             }
             Step::Leave { session } => {
                 at(&self.stays, session).ok_or(Code::NotJoined)?;
@@ -121,6 +155,9 @@ impl Model {
             }
             Step::Publish { session, stream } => {
                 let (_, app, _, _) = at(&self.stays, session).ok_or(Code::NotJoined)?;
+                if self.unseen.contains(&session) {
+                    return Err(Code::Unseen);
+                }
                 match self.streams.iter().find(|s| (s.0, s.1) == (app, stream)) {
                     Some(taken) if taken.2 == session => return Err(Code::AlreadyPublishing),
                     Some(_) => return Err(Code::StreamTaken),
@@ -139,6 +176,21 @@ impl Model {
                     return Err(Code::NotPublishing);
                 }
             }
+            Step::State { session, stream, .. } | Step::Info { session, stream, .. } => {
+                let (_, app, _, _) = at(&self.stays, session).ok_or(Code::NotJoined)?;
+                if !self.streams.contains(&(app, stream, session)) {
+                    return Err(Code::NotPublishing);
+                }
+                if matches!(step, Step::State { track: 1, .. }) {
+                    return Err(Code::BadTracks);
+                }
+            }
+            Step::RoomInfo { session, key, .. } => {
+                at(&self.stays, session).ok_or(Code::NotJoined)?;
+                if key.is_empty() {
+                    return Err(Code::BadId);
+                }
+            }
             Step::Watch | Step::Read => {}
         }
         Ok(())
@@ -146,6 +198,7 @@ impl Model {
 
     fn forget(&mut self, session: u64) {
         self.stays.retain(|stay| stay.0 != session);
+        self.unseen.remove(&session);
         self.streams.retain(|stream| stream.2 != session);
     }
 
@@ -154,7 +207,9 @@ impl Model {
         let mut rooms: BTreeMap<RoomKey, Contents> = BTreeMap::new();
         for &(session, app, room, who) in &self.stays {
             let contents = rooms.entry(key(app, room)).or_default();
-            contents.users.insert(user(who).user);
+            if !self.unseen.contains(&session) {
+                contents.users.insert(user(who).user);
+            }
             for published in self.streams.iter().filter(|s| s.2 == session) {
                 contents.streams.insert(stream(published.1), user(who).user);
             }
@@ -181,39 +236,67 @@ impl From<&Room> for Contents {
 /// What a client would make of what it is sent, strict about every promise.
 #[derive(Debug)]
 struct Mirror {
+    view: View,
     epoch: u64,
     position: u64,
     contents: Contents,
+    extras: Extras,
 }
 
 impl Mirror {
-    fn begin(room: &mut Room) -> Self {
-        let snapshot = room.snapshot();
-        let mut mirror =
-            Mirror { epoch: room.epoch(), position: snapshot.position, contents: Contents::default() };
+    fn begin(room: &mut Room, view: View) -> Self {
+        let snapshot = room.snapshot(view);
+        let mut mirror = Mirror {
+            view,
+            epoch: room.epoch(),
+            position: snapshot.position,
+            contents: Contents::default(),
+            extras: Extras::default(),
+        };
+        let sees_users = view == View::Everything;
         let last = snapshot.pages.len() - 1;
         for (at, bytes) in snapshot.pages.iter().enumerate() {
             let RoomMessage::Page(page) = decode(bytes) else { panic!("a snapshot is made of pages") };
             assert_eq!((page.epoch, page.position), (mirror.epoch, mirror.position));
             assert_eq!((page.page, page.last), (at as u32, at == last));
-            assert_eq!(page.users_total as usize, room.roster().len());
+            let users = if sees_users { room.roster().len() } else { 0 };
+            assert_eq!(page.users_total as usize, users);
             mirror.contents.users.extend(page.users.into_iter().map(|user| user.user));
             for stream in page.streams {
-                assert!(mirror.contents.users.contains(&stream.user), "users before their streams");
+                let known = mirror.contents.users.contains(&stream.user);
+                assert_eq!(known, sees_users, "users before their streams");
                 mirror.contents.streams.insert(stream.stream, stream.user);
             }
+            let extras = page.extras.unwrap_or_default();
+            extras.track_states.iter().for_each(|status| mirror.set_state(status));
+            extras.stream_infos.iter().for_each(|extra| mirror.set_info(extra));
+            extras.room_infos.iter().for_each(|extra| mirror.set_room_info(extra));
         }
         mirror
     }
 
     fn read(&mut self, room: &mut Room) {
         loop {
-            match room.after(self.position) {
-                After::UpToDate => return,
+            match room.after(self.view, self.position) {
+                After::UpToDate => return assert_eq!(&self.extras, room.extras()),
                 After::Behind => panic!("histories here are shorter than the log"),
                 After::Events(events) => events.iter().for_each(|event| self.apply(&decode(event))),
             }
         }
+    }
+
+    fn set_state(&mut self, status: &TrackStatus) {
+        assert!(self.contents.streams.contains_key(&status.stream), "streams before their states");
+        self.extras.set_track_state(status);
+    }
+
+    fn set_info(&mut self, extra: &StreamExtra) {
+        assert!(self.contents.streams.contains_key(&extra.stream), "streams before their infos");
+        self.extras.set_stream_info(&extra.stream, extra.version, &extra.info);
+    }
+
+    fn set_room_info(&mut self, extra: &RoomExtra) {
+        self.extras.set_room_info(&extra.key, extra.version, &extra.value);
     }
 
     fn apply(&mut self, event: &RoomMessage) {
@@ -221,6 +304,16 @@ impl Mirror {
         assert_eq!((stamp.epoch, stamp.previous), (self.epoch, self.position), "no gap");
         assert_eq!(stamp.position, stamp.previous + 1);
         self.position = stamp.position;
+        match event {
+            RoomMessage::TrackStateChanged(event) => return self.set_state(&event.status),
+            RoomMessage::StreamInfoChanged(event) => {
+                assert!(self.view == View::WithoutUsers || event.extra.version == stamp.position);
+                return self.set_info(&event.extra);
+            }
+            RoomMessage::RoomInfoChanged(event) => return self.set_room_info(&event.extra),
+            RoomMessage::StreamRemoved(event) => self.extras.forget_stream(&event.stream),
+            _ => {}
+        }
         let Contents { users, streams } = &mut self.contents;
         match event {
             RoomMessage::UserJoined(event) => assert!(users.insert(event.user.user.clone())),
@@ -229,12 +322,13 @@ impl Mirror {
                 assert!(users.remove(&event.user));
             }
             RoomMessage::StreamAdded(event) => {
-                assert!(users.contains(&event.stream.user), "users come before their streams");
+                let known = users.contains(&event.stream.user);
+                assert_eq!(known, self.view == View::Everything, "users come before their streams");
                 let stream = &event.stream;
                 assert_eq!(streams.insert(stream.stream.clone(), stream.user.clone()), None);
             }
             RoomMessage::StreamRemoved(event) => assert!(streams.remove(&event.stream).is_some()),
-            RoomMessage::Page(_) | RoomMessage::Unknown(_) => panic!("not an event: {event:?}"),
+            _ => panic!("not an event: {event:?}"),
         }
         assert_eq!(stamp.users as usize, users.len(), "the count is exact");
     }
@@ -276,8 +370,9 @@ impl World {
 
     fn take(&mut self, step: &Step) -> Result<(), Code> {
         let (session, action) = match *step {
-            Step::Join { session, app, room, user: who } => {
-                (session, Action::Join { room: key(app, room), user: user(who), login: login(session) })
+            Step::Join { session, app, room, user: who, unseen } => {
+                let (room, user, login) = (key(app, room), user(who), login(session));
+                (session, Action::Join { room, user, login, unseen })
             }
             Step::Leave { session } => (session, Action::Leave { reason: Departure::Left }),
             Step::Publish { session, stream: id } => (
@@ -287,9 +382,22 @@ impl World {
             Step::Unpublish { session, stream: id } => {
                 (session, Action::Unpublish { stream: stream(id), reason: Departure::Left })
             }
+            Step::State { session, stream: id, track, state } => {
+                let state = TrackState::from_number(state);
+                (session, Action::SetTrackState(TrackStatus { stream: stream(id), track, state }))
+            }
+            Step::Info { session, stream: id, info } => {
+                (session, Action::SetStreamInfo { stream: stream(id), info: info.to_owned() })
+            }
+            Step::RoomInfo { session, key, value } => {
+                (session, Action::SetRoomInfo { key: key.to_owned(), value: value.to_owned() })
+            }
             Step::Watch => {
-                self.mirrors
-                    .extend(self.rooms.iter_mut().map(|(key, room)| (key.clone(), Mirror::begin(room))));
+                for (key, room) in &mut self.rooms {
+                    for view in [View::Everything, View::WithoutUsers] {
+                        self.mirrors.push((key.clone(), Mirror::begin(room, view)));
+                    }
+                }
                 return Ok(());
             }
             Step::Read => {
@@ -335,7 +443,11 @@ impl World {
         for (key, mirror) in &mut self.mirrors {
             let room = self.rooms.get_mut(key).expect("mirrors of ended rooms are gone");
             mirror.read(room);
-            assert_eq!(mirror.contents, Contents::from(&*room));
+            let mut contents = Contents::from(&*room);
+            if mirror.view == View::WithoutUsers {
+                contents.users.clear();
+            }
+            assert_eq!(mirror.contents, contents);
         }
     }
 }
@@ -363,7 +475,7 @@ fn committed(previous: u64, change: Change) -> Committed {
 }
 
 fn joined(session: u64, who: u8) -> Change {
-    Change::UserJoined { session: SessionId(session), user: user(who) }
+    Change::UserJoined { session: SessionId(session), user: user(who), unseen: false }
 }
 
 #[test]
@@ -378,6 +490,7 @@ fn a_room_refuses_what_does_not_follow() {
         session: SessionId(session),
         user: user(who).user,
         reason: Departure::Left,
+        unseen: false,
     };
     for wrong in [
         committed(1, joined(2, 2)),
@@ -406,7 +519,7 @@ fn a_large_room_comes_in_pages_that_fit_a_message() {
         };
         room.apply(&committed(
             position,
-            Change::UserJoined { session: SessionId(number), user: info.clone() },
+            Change::UserJoined { session: SessionId(number), user: info.clone(), unseen: false },
         ))
         .unwrap();
         let published = StreamInfo {
@@ -422,11 +535,11 @@ fn a_large_room_comes_in_pages_that_fit_a_message() {
         .unwrap();
         position += 2;
     }
-    let snapshot = room.snapshot();
+    let snapshot = room.snapshot(View::Everything);
     assert!(snapshot.pages.len() > 50);
     assert!(snapshot.pages.iter().all(|page| page.len() <= PAGE_BYTES_MAX + 256), "pages are bounded");
-    assert_eq!(Mirror::begin(&mut room).contents, Contents::from(&room));
-    assert_eq!(room.after(1999), After::Events(vec![room.log_last()]));
+    assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
+    assert_eq!(room.after(View::Everything, 1999), After::Events(vec![room.log_last()]));
 }
 
 #[test]
@@ -435,15 +548,18 @@ fn short_names_do_not_make_a_page_longer_than_clients_accept() {
     for number in 0..3000 {
         let (user, name) = (UserId::new(number.to_string()).unwrap(), UserName::new("").unwrap());
         let info = UserInfo { user, name };
-        room.apply(&committed(number, Change::UserJoined { session: SessionId(number), user: info }))
-            .unwrap();
+        room.apply(&committed(
+            number,
+            Change::UserJoined { session: SessionId(number), user: info, unseen: false },
+        ))
+        .unwrap();
     }
-    assert_eq!(Mirror::begin(&mut room).contents, Contents::from(&room));
+    assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
 }
 
 impl Room {
     fn log_last(&self) -> Bytes {
-        match self.after(self.position() - 1) {
+        match self.after(View::Everything, self.position() - 1) {
             After::Events(events) => events[0].clone(),
             other => panic!("{other:?}"),
         }
@@ -453,7 +569,7 @@ impl Room {
 #[test]
 fn the_later_publisher_is_told_who_has_the_stream() {
     let mut world = World::new();
-    let join = |session, room, user| Step::Join { session, app: 0, room, user };
+    let join = |session, room, user| Step::Join { session, app: 0, room, user, unseen: false };
     for step in [join(1, 0, 1), join(2, 1, 2), Step::Publish { session: 2, stream: 1 }] {
         world.take(&step).unwrap();
     }
@@ -466,4 +582,32 @@ fn the_later_publisher_is_told_who_has_the_stream() {
         "stream \"s1\" is already published by \"u2\"; choose another stream id (2004)"
     );
     assert_eq!(world.take(&Step::Publish { session: 1, stream: 2 }), Ok(()));
+}
+
+#[test]
+fn the_rooms_info_has_so_many_keys_and_a_removed_one_makes_room() {
+    let mut world = World::new();
+    let set = |world: &mut World, key: String, value: &str| {
+        world.ticket += 1;
+        let action = Action::SetRoomInfo { key, value: value.to_owned() };
+        let proposal = Proposal { ticket: Ticket(world.ticket), session: SessionId(1), action };
+        world.index.submit(Timestamp::ZERO, proposal);
+        match world.index.poll().expect("a verdict") {
+            Verdict::Committed(committed) => {
+                world.commit(&committed);
+                Ok(())
+            }
+            Verdict::Refused { refusal, .. } => Err(refusal.code),
+        }
+    };
+    world.take(&Step::Join { session: 1, app: 0, room: 0, user: 0, unseen: false }).unwrap();
+    for n in 0..ROOM_INFO_KEYS_MAX {
+        assert_eq!(set(&mut world, format!("key{n}"), "x"), Ok(()));
+    }
+    assert_eq!(set(&mut world, "more".into(), "x"), Err(Code::TooManyKeys));
+    assert_eq!(set(&mut world, "key0".into(), "another value"), Ok(()));
+    assert_eq!(set(&mut world, "key1".into(), ""), Ok(()));
+    assert_eq!(set(&mut world, "more".into(), "x"), Ok(()));
+    let room = &world.rooms[&key(0, 0)];
+    assert_eq!(room.extras().room_infos().count(), ROOM_INFO_KEYS_MAX);
 }

@@ -5,22 +5,26 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::Session;
 use parlor_transport::units::{Timestamp, UnixTime};
-use parlor_transport::wire::control::{ClientMessage, Departure};
+use parlor_transport::wire::control::{AppMessage, ClientMessage, Departure};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::auth::App;
+use crate::connection::messages::Messages;
 use crate::http::webhooks::Outbox;
 use crate::limits::NOTICES_MAX;
+use crate::lobby::outbox::Put;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
 use crate::metrics::latency::{self, Histogram};
+use crate::room::View;
 use crate::room::index::RoomKey;
 
 /// What all connections share. Its lock is held for one message at a time, never across an await.
@@ -76,9 +80,20 @@ struct State {
 
 struct Route {
     mail: mpsc::Sender<Mail>,
+    messages: Arc<Messages>,
     session: Session,
     /// The session that the connection began with: its name here.
     connection: SessionId,
+}
+
+/// What a connection gets when it comes.
+pub(crate) struct Connected {
+    pub(crate) id: SessionId,
+    /// The way to put something into its box.
+    pub(crate) mail: mpsc::Sender<Mail>,
+    pub(crate) inbox: mpsc::Receiver<Mail>,
+    /// App messages for it.
+    pub(crate) messages: Arc<Messages>,
 }
 
 /// What a connection finds in its box, in order.
@@ -86,7 +101,7 @@ pub(crate) enum Mail {
     /// From the lobby.
     Notice(Notice),
     /// [`Notice::Entered`], with the signal of new events.
-    Entered { room: SharedRoom, from: Option<u64>, changed: watch::Receiver<()> },
+    Entered { room: SharedRoom, view: View, from: Option<u64>, changed: watch::Receiver<()> },
 }
 
 #[derive(Default)]
@@ -99,6 +114,8 @@ pub(crate) struct Counts {
     pub(crate) bytes_received: AtomicU64,
     pub(crate) frames_skipped: AtomicU64,
     pub(crate) frames_gone: AtomicU64,
+    pub(crate) messages_sent: AtomicU64,
+    pub(crate) messages_dropped: AtomicU64,
 }
 
 /// What happened since the relay started.
@@ -120,6 +137,10 @@ pub struct Counters {
     pub frames_skipped: u64,
     /// Frames that a player was to get and that were gone before their turn came.
     pub frames_gone: u64,
+    /// App messages passed on, each counted once for each receiver.
+    pub messages_sent: u64,
+    /// Lossy app messages dropped because their receiver was slow, counted likewise.
+    pub messages_dropped: u64,
 }
 
 impl Hub {
@@ -171,17 +192,17 @@ impl Hub {
         &self.counts
     }
 
-    /// A connection came; gives its id, its mail and the way to put something into it.
-    pub(crate) fn connect(
-        &self,
-        session: Session,
-    ) -> Result<(SessionId, mpsc::Sender<Mail>, mpsc::Receiver<Mail>), Refusal> {
+    /// A connection came.
+    pub(crate) fn connect(&self, session: Session) -> Result<Connected, Refusal> {
         let mut state = lock(&self.state);
         let id = state.lobby.connect(self.clock.now())?;
         let (mail, inbox) = mpsc::channel(NOTICES_MAX);
-        state.routes.insert(id, Route { mail: mail.clone(), session, connection: id });
+        let messages = Arc::<Messages>::default();
+        state
+            .routes
+            .insert(id, Route { mail: mail.clone(), messages: messages.clone(), session, connection: id });
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
-        Ok((id, mail, inbox))
+        Ok(Connected { id, mail, inbox, messages })
     }
 
     /// A connection ended, or was lost.
@@ -196,7 +217,7 @@ impl Hub {
                 true => state.lobby.lose(self.clock.now(), session, reason),
                 false => state.lobby.disconnect(self.clock.now(), session, reason),
             }
-            state.deliver();
+            state.deliver(&self.counts);
         }
         self.tell_due(&state);
     }
@@ -209,7 +230,7 @@ impl Hub {
         let session = state.session_of(id);
         if state.routes.get(&session).is_some_and(|route| route.connection == id) {
             state.lobby.handle(self.clock.now(), self.date(), session, message);
-            state.deliver();
+            state.deliver(&self.counts);
             // With the time it waited for others: what clients wait for.
             let took = self.clock.now().saturating_since(asked);
             state.latencies.entry(operation).or_default().record(took);
@@ -224,11 +245,18 @@ impl Hub {
         }
     }
 
+    /// A client has something to say to others.
+    pub(crate) fn handle_app_message(&self, id: SessionId, message: AppMessage) {
+        let mut state = lock(&self.state);
+        state.lobby.handle_app_message(self.clock.now(), id, message);
+        state.deliver(&self.counts);
+    }
+
     /// What was due is done.
     pub(crate) fn handle_timeout(&self) {
         let mut state = lock(&self.state);
         state.lobby.handle_timeout(self.clock.now(), self.date());
-        state.deliver();
+        state.deliver(&self.counts);
     }
 
     /// When [`Hub::handle_timeout`] is due; to be asked again after [`Hub::sooner`].
@@ -258,14 +286,14 @@ impl Hub {
     pub(crate) fn close_all(&self, refusal: &Refusal) {
         let mut state = lock(&self.state);
         state.lobby.close_all(refusal);
-        state.deliver();
+        state.deliver(&self.counts);
     }
 
     /// Does something with the lobby that is not a client's request, and delivers what comes of it.
     pub(crate) fn operate<T>(&self, action: impl FnOnce(Timestamp, UnixTime, &mut Lobby) -> T) -> T {
         let mut state = lock(&self.state);
         let outcome = action(self.clock.now(), self.date(), &mut state.lobby);
-        state.deliver();
+        state.deliver(&self.counts);
         outcome
     }
 
@@ -306,6 +334,8 @@ impl Hub {
             frames_lost: get(&self.counts.frames_lost),
             frames_sent: get(&self.counts.frames_sent),
             bytes_sent: get(&self.counts.bytes_sent),
+            messages_sent: get(&self.counts.messages_sent),
+            messages_dropped: get(&self.counts.messages_dropped),
             bytes_received: get(&self.counts.bytes_received),
             frames_skipped: get(&self.counts.frames_skipped),
             frames_gone: get(&self.counts.frames_gone),
@@ -345,12 +375,17 @@ impl State {
     }
 
     /// Hands out what the lobby has to say. A connection whose box is full is given up: it does not read.
-    fn deliver(&mut self) {
+    fn deliver(&mut self, counts: &Counts) {
         while let Some(output) = self.lobby.poll_output() {
             match output {
                 Output::RoomChanged(key) => {
                     if let Some(signal) = self.rooms.get(&key) {
                         signal.send_replace(());
+                    }
+                }
+                Output::Message { to, message, lossy } => {
+                    for id in to {
+                        self.pass_on(counts, id, message.clone(), lossy);
                     }
                 }
                 Output::RoomEnded(key) => _ = self.rooms.remove(&key),
@@ -360,26 +395,36 @@ impl State {
                 }
                 Output::Notice(id, notice) => {
                     let mail = match notice {
-                        Notice::Entered { room, from } => {
+                        Notice::Entered { room, view, from } => {
                             let key = lock(&room).key().clone();
                             let signal = self.rooms.entry(key).or_insert_with(|| watch::Sender::new(()));
-                            Mail::Entered { room, from, changed: signal.subscribe() }
+                            Mail::Entered { room, view, from, changed: signal.subscribe() }
                         }
                         notice => Mail::Notice(notice),
                     };
                     let Some(route) = self.routes.get(&id) else { continue };
                     if let Err(TrySendError::Full(_)) = route.mail.try_send(mail) {
-                        let (room, user) = self.lobby.place(id);
-                        tracing::warn!(
-                            session = id.0,
-                            room,
-                            user,
-                            "closing: it does not read its control stream"
-                        );
-                        route.session.close(Code::PeerTooSlow, Code::PeerTooSlow.text());
+                        self.give_up(id);
                     }
                 }
             }
         }
+    }
+
+    /// Puts an app message into somebody's outbox.
+    fn pass_on(&self, counts: &Counts, id: SessionId, message: Bytes, lossy: bool) {
+        let Some(route) = self.routes.get(&id) else { return };
+        match route.messages.put(message, lossy) {
+            Put::Queued => _ = counts.messages_sent.fetch_add(1, Ordering::Relaxed),
+            Put::Dropped => _ = counts.messages_dropped.fetch_add(1, Ordering::Relaxed),
+            Put::Full => self.give_up(id),
+        }
+    }
+
+    fn give_up(&self, id: SessionId) {
+        let Some(route) = self.routes.get(&id) else { return };
+        let (room, user) = self.lobby.place(id);
+        tracing::warn!(session = id.0, room, user, "closing: it does not read what it is sent");
+        route.session.close(Code::PeerTooSlow, Code::PeerTooSlow.text());
     }
 }

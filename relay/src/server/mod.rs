@@ -15,7 +15,7 @@ use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{AppId, RoomId, UserId};
 use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError, Incoming};
-use parlor_transport::wire::control::{StreamInfo, UserInfo};
+use parlor_transport::wire::control::{Extras, StreamInfo, UserInfo};
 use tokio::task::JoinSet;
 
 use crate::auth::App;
@@ -29,7 +29,7 @@ use crate::lobby::{Lobby, Survey};
 use crate::room::index::{MemoryIndex, RoomKey};
 pub use hub::Counters;
 use hub::{Calendar, system_date};
-pub(crate) use hub::{Hub, Mail, Readiness};
+pub(crate) use hub::{Connected, Hub, Mail, Readiness};
 
 /// Connections beyond the limit that are still being told so, or are in their handshake.
 const HANDSHAKES_MAX: usize = 256;
@@ -333,6 +333,8 @@ pub struct RoomSnapshot {
     pub users: Vec<UserInfo>,
     /// What is published, by stream id.
     pub streams: Vec<StreamInfo>,
+    /// States of tracks that are not open, and what is attached to streams and the room.
+    pub extras: Extras,
 }
 
 impl RelayHandle {
@@ -346,6 +348,7 @@ impl RelayHandle {
             position: room.position(),
             users: room.roster().iter().collect(),
             streams: room.streams().iter().cloned().collect(),
+            extras: room.extras().to_wire(),
         })
     }
 

@@ -5,7 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -136,6 +137,12 @@ pub struct Client {
     pub answers: UnboundedReceiver<RelayMessage>,
     pub events: UnboundedReceiver<RoomMessage>,
     pub frames: UnboundedReceiver<Received>,
+    /// What others said.
+    pub said: UnboundedReceiver<AppMessage>,
+    /// Set before anybody says anything: it does not read what others say.
+    pub deaf: Arc<AtomicBool>,
+    /// The QUIC stream on which this client says something, once it has.
+    pub saying: Option<MessageSender>,
     pub lanes: Lanes,
     outgoing: UnboundedSender<Outgoing>,
     user: String,
@@ -151,16 +158,26 @@ impl Client {
         let (answers_in, answers) = unbounded_channel();
         let (events_in, events) = unbounded_channel();
         let (frames_in, frames) = unbounded_channel();
+        let (said_in, said) = unbounded_channel();
+        let deaf = Arc::<AtomicBool>::default();
+        let is_deaf = deaf.clone();
         let (outgoing, outgoing_out) = unbounded_channel();
         let (mut inbound, lanes) = session.inbound();
         let mut tasks = JoinSet::new();
         let reading = tasks.spawn(forward(receiver, answers_in));
         tasks.spawn(send_frames(session.clone(), outgoing_out));
         tasks.spawn(async move {
-            let mut readers = JoinSet::new();
+            let (mut readers, mut unread) = (JoinSet::new(), Vec::new());
             while let Ok(arrival) = inbound.next().await {
                 match arrival {
                     Arrival::Events(receiver) => _ = readers.spawn(forward(receiver, events_in.clone())),
+                    // It stays open, and nobody reads it.
+                    Arrival::AppMessages(receiver) if is_deaf.load(Ordering::Relaxed) => {
+                        unread.push(receiver)
+                    }
+                    Arrival::AppMessages(receiver) => {
+                        _ = readers.spawn(forward(receiver, said_in.clone()));
+                    }
                     Arrival::Frame(received) => _ = frames_in.send(received),
                     other => panic!("the relay opens no such stream: {other:?}"),
                 }
@@ -172,6 +189,9 @@ impl Client {
             answers,
             events,
             frames,
+            said,
+            deaf,
+            saying: None,
             lanes,
             outgoing,
             user: user.to_owned(),
@@ -197,6 +217,18 @@ impl Client {
             RelayMessage::Refused(refused) => (refused.refusal.code, refused.refusal.text),
             other => panic!("{} got {other:?} instead of a refusal", self.user),
         }
+    }
+
+    /// Says something to everyone, or to `to`.
+    pub async fn say(&mut self, to: &[&str], lossy: bool, payload: Bytes) -> u32 {
+        let request = self.next_request();
+        let to = to.iter().map(|user| UserId::new(user).unwrap()).collect();
+        let saying = match &mut self.saying {
+            Some(saying) => saying,
+            None => self.saying.insert(self.session.open_messages(StreamKind::AppMessages).await.unwrap()),
+        };
+        saying.send(&AppMessage::Say(Say { request, to, lossy, payload })).await.unwrap();
+        request
     }
 
     fn next_request(&mut self) -> u32 {
@@ -261,6 +293,11 @@ impl Client {
             RoomMessage::UserLeft(event) => format!("-{} {:?}", event.user, event.reason),
             RoomMessage::StreamAdded(event) => format!("+{}/{}", event.stream.user, event.stream.stream),
             RoomMessage::StreamRemoved(event) => format!("-/{} {:?}", event.stream, event.reason),
+            RoomMessage::TrackStateChanged(event) => {
+                format!("{}/{} {:?}", event.status.stream, event.status.track, event.status.state)
+            }
+            RoomMessage::StreamInfoChanged(event) => format!("{}={}", event.extra.stream, event.extra.info),
+            RoomMessage::RoomInfoChanged(event) => format!("{}={}", event.extra.key, event.extra.value),
             RoomMessage::Unknown(stamp) => format!("? {}", stamp.position),
         }
     }
@@ -354,6 +391,7 @@ pub fn join(room: &str, user: &str) -> ClientMessage {
         name: UserName::new("").unwrap(),
         login: new_login(),
         token: None,
+        presence: Presence::default(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Bounds within a message that its length alone does not set: entries of lists, bytes of texts.
 
+use super::extra::*;
 use super::message::*;
 use super::operate::{ADDRESS_MAX, GoAway, Moderate};
 use crate::token::Token;
@@ -16,7 +17,7 @@ pub(super) trait Check {
     }
 }
 
-fn at_most(what: &'static str, value: usize, max: usize) -> Result<(), WireError> {
+pub(super) fn at_most(what: &'static str, value: usize, max: usize) -> Result<(), WireError> {
     if value > max {
         return Err(WireError::TooLarge { what, value: value as u64, max: max as u64 });
     }
@@ -88,7 +89,47 @@ impl Check for SnapshotPage {
     fn check(&self) -> Result<(), WireError> {
         at_most("number of users", self.users.len(), ENTRIES_MAX)?;
         at_most("number of streams", self.streams.len(), ENTRIES_MAX)?;
-        self.streams.iter().try_for_each(|stream| tracks(&stream.tracks))
+        self.streams.iter().try_for_each(|stream| tracks(&stream.tracks))?;
+        self.extras.as_ref().map_or(Ok(()), |extras| {
+            at_most("number of track states", extras.track_states.len(), ENTRIES_MAX)?;
+            at_most("number of stream infos", extras.stream_infos.len(), ENTRIES_MAX)?;
+            at_most("number of room infos", extras.room_infos.len(), ENTRIES_MAX)?;
+            extras.stream_infos.iter().try_for_each(|extra| stream_info(&extra.info))?;
+            extras.room_infos.iter().try_for_each(|extra| room_info(&extra.key, &extra.value))
+        })
+    }
+}
+
+fn stream_info(info: &str) -> Result<(), WireError> {
+    at_most("info of a stream", info.len(), STREAM_INFO_MAX)
+}
+
+fn room_info(key: &str, value: &str) -> Result<(), WireError> {
+    at_most("key of the room's info", key.len(), ROOM_INFO_KEY_MAX)?;
+    at_most("value of the room's info", value.len(), ROOM_INFO_VALUE_MAX)
+}
+
+impl Check for SetStreamInfo {
+    fn check(&self) -> Result<(), WireError> {
+        stream_info(&self.info)
+    }
+}
+
+impl Check for StreamInfoChanged {
+    fn check(&self) -> Result<(), WireError> {
+        stream_info(&self.extra.info)
+    }
+}
+
+impl Check for SetRoomInfo {
+    fn check(&self) -> Result<(), WireError> {
+        room_info(&self.key, &self.value)
+    }
+}
+
+impl Check for RoomInfoChanged {
+    fn check(&self) -> Result<(), WireError> {
+        room_info(&self.extra.key, &self.extra.value)
     }
 }
 
@@ -115,4 +156,5 @@ nothing_to_check! {
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
     TokenExpiring Resume
     UserJoined UserLeft StreamRemoved EventStamp
+    SetTrackState TrackStateChanged
 }

@@ -10,7 +10,8 @@ use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::check::Check;
+use super::check::{Check, at_most};
+use super::extra::*;
 use super::message::*;
 use super::operate::{GoAway, Moderate};
 use crate::error::{Code, Refusal};
@@ -19,8 +20,8 @@ use crate::token::Token;
 use crate::units::Timestamp;
 use crate::wire::{WireError, varint};
 
-/// The largest body: an app message with its envelope, or a snapshot page.
-pub const BODY_MAX: usize = 32 * 1024;
+/// The largest body: an app message for as many users as may be listed, each with the longest id.
+pub const BODY_MAX: usize = 40 * 1024;
 
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -155,6 +156,9 @@ messages!(ClientMessage {
     RenewToken(RenewToken) = 0x0b,
     Resume(Resume) = 0x0c,
     Moderate(Moderate) = 0x10,
+    SetTrackState(SetTrackState) = 0x18,
+    SetStreamInfo(SetStreamInfo) = 0x19,
+    SetRoomInfo(SetRoomInfo) = 0x1a,
 });
 
 messages!(RelayMessage {
@@ -179,6 +183,9 @@ const USER_JOINED: u64 = 0x41;
 const USER_LEFT: u64 = 0x42;
 const STREAM_ADDED: u64 = 0x43;
 const STREAM_REMOVED: u64 = 0x44;
+const TRACK_STATE_CHANGED: u64 = 0x45;
+const STREAM_INFO_CHANGED: u64 = 0x46;
+const ROOM_INFO_CHANGED: u64 = 0x47;
 /// Types in this range are events: whatever else they hold, they begin with an [`EventStamp`].
 const EVENTS: std::ops::RangeInclusive<u64> = 0x41..=0x5f;
 
@@ -190,6 +197,9 @@ impl Message for RoomMessage {
             RoomMessage::UserLeft(body) => (USER_LEFT, write(body)),
             RoomMessage::StreamAdded(body) => (STREAM_ADDED, write(body)),
             RoomMessage::StreamRemoved(body) => (STREAM_REMOVED, write(body)),
+            RoomMessage::TrackStateChanged(body) => (TRACK_STATE_CHANGED, write(body)),
+            RoomMessage::StreamInfoChanged(body) => (STREAM_INFO_CHANGED, write(body)),
+            RoomMessage::RoomInfoChanged(body) => (ROOM_INFO_CHANGED, write(body)),
             RoomMessage::Unknown(stamp) => (*EVENTS.end(), write(stamp)),
         }
     }
@@ -201,6 +211,9 @@ impl Message for RoomMessage {
             USER_LEFT => RoomMessage::UserLeft(read(&body)?),
             STREAM_ADDED => RoomMessage::StreamAdded(read(&body)?),
             STREAM_REMOVED => RoomMessage::StreamRemoved(read(&body)?),
+            TRACK_STATE_CHANGED => RoomMessage::TrackStateChanged(read(&body)?),
+            STREAM_INFO_CHANGED => RoomMessage::StreamInfoChanged(read(&body)?),
+            ROOM_INFO_CHANGED => RoomMessage::RoomInfoChanged(read(&body)?),
             kind if EVENTS.contains(&kind) => RoomMessage::Unknown(read(&body)?),
             _ => return Ok(None),
         }))
@@ -214,35 +227,39 @@ const SAID: u64 = 0x61;
 impl Message for AppMessage {
     fn to_parts(&self) -> (u64, Bytes) {
         match self {
-            AppMessage::Say(say) => (SAY, say.payload.clone()),
-            AppMessage::Said(said) => {
-                let mut body = BytesMut::from(&write(&said.from)[..]);
-                body.put_slice(&said.payload);
-                (SAID, body.freeze())
+            AppMessage::Say(say) => {
+                (SAY, with_payload(&write(&(say.request, &say.to, say.lossy)), &say.payload))
             }
+            AppMessage::Said(said) => (SAID, with_payload(&write(&(&said.from, said.direct)), &said.payload)),
         }
     }
 
     fn from_parts(kind: u64, mut body: Bytes) -> Result<Option<Self>, WireError> {
         let message = match kind {
-            SAY => AppMessage::Say(Say { payload: body }),
-            SAID => {
-                let (from, used) = read_part::<UserId>(&body)?;
+            SAY => {
+                let ((request, to, lossy), used) = read_part::<(u32, Vec<UserId>, bool)>(&body)?;
+                at_most("number of listed users", to.len(), LISTED_MAX)?;
                 body.advance(used);
-                AppMessage::Said(Said { from, payload: body })
+                AppMessage::Say(Say { request, to, lossy, payload: body })
+            }
+            SAID => {
+                let ((from, direct), used) = read_part::<(UserId, bool)>(&body)?;
+                body.advance(used);
+                AppMessage::Said(Said { from, direct, payload: body })
             }
             _ => return Ok(None),
         };
-        let (AppMessage::Say(Say { payload }) | AppMessage::Said(Said { payload, .. })) = &message;
-        if payload.len() > APP_MESSAGE_MAX {
-            return Err(WireError::TooLarge {
-                what: "app message",
-                value: payload.len() as u64,
-                max: APP_MESSAGE_MAX as u64,
-            });
-        }
+        let (AppMessage::Say(Say { payload, .. }) | AppMessage::Said(Said { payload, .. })) = &message;
+        at_most("app message", payload.len(), APP_MESSAGE_MAX)?;
         Ok(Some(message))
     }
+}
+
+fn with_payload(head: &[u8], payload: &[u8]) -> Bytes {
+    let mut body = BytesMut::with_capacity(head.len() + payload.len());
+    body.put_slice(head);
+    body.put_slice(payload);
+    body.freeze()
 }
 
 macro_rules! as_text {
@@ -289,6 +306,7 @@ macro_rules! as_number {
 as_number! {
     Code: u32, |code| code.number(), Code::from_number;
     Departure: u8, |reason| reason.number(), Departure::from_number;
+    TrackState: u8, |state| state.number(), TrackState::from_number;
     StreamAlias: u32, |alias| alias.0, StreamAlias;
     SessionId: u64, |session| session.0, SessionId;
     LoginId: [u8; 16], |login| login.0, LoginId;
@@ -312,14 +330,15 @@ bincode::impl_borrow_decode!(Token);
 
 impl Encode for Join {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let Join { request, app, room, user, name, login, token } = self;
+        let Join { request, app, room, user, name, login, token, presence } = self;
         request.encode(encoder)?;
         app.encode(encoder)?;
         room.encode(encoder)?;
         user.encode(encoder)?;
         name.encode(encoder)?;
         login.encode(encoder)?;
-        token.encode(encoder)
+        token.encode(encoder)?;
+        presence.bits().encode(encoder)
     }
 }
 
@@ -333,6 +352,26 @@ impl<C> Decode<C> for Join {
             name: Decode::decode(decoder)?,
             login: Decode::decode(decoder)?,
             token: added(decoder)?,
+            presence: match u8::decode(decoder) {
+                Ok(bits) => Presence::from_bits(bits),
+                Err(DecodeError::UnexpectedEnd { .. }) => Presence::default(),
+                Err(error) => return Err(error),
+            },
+        })
+    }
+}
+
+impl<C> Decode<C> for SnapshotPage {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(SnapshotPage {
+            epoch: Decode::decode(decoder)?,
+            position: Decode::decode(decoder)?,
+            page: Decode::decode(decoder)?,
+            last: Decode::decode(decoder)?,
+            users_total: Decode::decode(decoder)?,
+            users: Decode::decode(decoder)?,
+            streams: Decode::decode(decoder)?,
+            extras: added(decoder)?,
         })
     }
 }

@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
+use super::extra::*;
 use super::operate::{GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
@@ -22,6 +23,8 @@ pub const CODEC_MAX: usize = 64;
 pub const AGENT_MAX: usize = 128;
 /// The most bytes of an app message.
 pub const APP_MESSAGE_MAX: usize = 16 * 1024;
+/// The most users that an app message may be for; one for more is for the room.
+pub const LISTED_MAX: usize = 256;
 
 /// How a stream's frames travel, chosen by its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode, Default)]
@@ -169,6 +172,12 @@ pub enum ClientMessage {
     Resume(Resume),
     /// Do something about somebody in the room; for those whose token says so.
     Moderate(Moderate),
+    /// Tell others why a track of a stream published here is seen and heard, or not.
+    SetTrackState(SetTrackState),
+    /// Attach info to a stream published here.
+    SetStreamInfo(SetStreamInfo),
+    /// Attach info to the room.
+    SetRoomInfo(SetRoomInfo),
 }
 
 /// Relay to client, answers and notices.
@@ -215,8 +224,14 @@ pub enum RoomMessage {
     UserLeft(UserLeft),
     /// A stream began; its user came before.
     StreamAdded(StreamAdded),
-    /// A stream ended.
+    /// A stream ended, and with it what is known of its tracks and its info.
     StreamRemoved(StreamRemoved),
+    /// A track's state changed.
+    TrackStateChanged(TrackStateChanged),
+    /// A stream's info changed.
+    StreamInfoChanged(StreamInfoChanged),
+    /// The room's info changed.
+    RoomInfoChanged(RoomInfoChanged),
     /// A positioned event of a newer version: only its position counts.
     Unknown(EventStamp),
 }
@@ -224,7 +239,7 @@ pub enum RoomMessage {
 /// Either way, on an app-message stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AppMessage {
-    /// Client to relay: for everyone in the room but the sender.
+    /// Client to relay: for everyone in the room but the sender, or for some of them.
     Say(Say),
     /// Relay to client.
     Said(Said),
@@ -261,6 +276,29 @@ pub struct Join {
     pub login: LoginId,
     /// What the app's server gave the user to show here. An app without keys asks for none.
     pub token: Option<Token>,
+    /// Who sees whom; a message that ends before it has neither option.
+    pub presence: Presence,
+}
+
+/// What a user is to the others in a room, and they to the user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Presence {
+    /// Others are not told of this user, who may then neither publish nor send messages.
+    pub unseen: bool,
+    /// This user is not told of others, only of their streams.
+    pub uninterested: bool,
+}
+
+impl Presence {
+    /// The bits on the wire.
+    pub const fn bits(self) -> u8 {
+        self.unseen as u8 | (self.uninterested as u8) << 1
+    }
+
+    /// The options with these bits; those of newer versions are ignored.
+    pub const fn from_bits(bits: u8) -> Self {
+        Presence { unseen: bits & 1 != 0, uninterested: bits & 2 != 0 }
+    }
 }
 
 /// See [`ClientMessage::Leave`].
@@ -546,7 +584,7 @@ pub struct StreamInfo {
 
 /// See [`RoomMessage::Page`]. Pages of one snapshot follow each other; events of later
 /// positions come after the last page.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode)]
 pub struct SnapshotPage {
     /// The room's life.
     pub epoch: u64,
@@ -562,6 +600,8 @@ pub struct SnapshotPage {
     pub users: Vec<UserInfo>,
     /// Streams of this page; their users stand on this page or an earlier one.
     pub streams: Vec<StreamInfo>,
+    /// States and infos of this page; their streams stand on this page or an earlier one.
+    pub extras: Option<Extras>,
 }
 
 /// See [`RoomMessage::UserJoined`].
@@ -607,6 +647,12 @@ pub struct StreamRemoved {
 /// See [`AppMessage::Say`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Say {
+    /// See [`Join::request`]; answered with [`Done`] or [`Refused`] among the answers to requests.
+    pub request: u32,
+    /// Whom it is for, at most [`LISTED_MAX`]; everyone in the room if nobody is listed.
+    pub to: Vec<UserId>,
+    /// The relay may drop it on its way to somebody who takes less than is sent.
+    pub lossy: bool,
     /// The app's bytes, at most [`APP_MESSAGE_MAX`].
     pub payload: Bytes,
 }
@@ -616,6 +662,8 @@ pub struct Say {
 pub struct Said {
     /// Who sent it.
     pub from: UserId,
+    /// Whether it is for listed users rather than for the room.
+    pub direct: bool,
     /// The app's bytes, at most [`APP_MESSAGE_MAX`].
     pub payload: Bytes,
 }
@@ -629,6 +677,9 @@ impl RoomMessage {
             RoomMessage::UserLeft(event) => Some(event.stamp),
             RoomMessage::StreamAdded(event) => Some(event.stamp),
             RoomMessage::StreamRemoved(event) => Some(event.stamp),
+            RoomMessage::TrackStateChanged(event) => Some(event.stamp),
+            RoomMessage::StreamInfoChanged(event) => Some(event.stamp),
+            RoomMessage::RoomInfoChanged(event) => Some(event.stamp),
             RoomMessage::Unknown(stamp) => Some(*stamp),
         }
     }

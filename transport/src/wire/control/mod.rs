@@ -8,11 +8,13 @@
 
 mod check;
 mod codec;
+mod extra;
 mod message;
 mod operate;
 
 pub use check::ENTRIES_MAX;
 pub use codec::{BODY_MAX, Message, MessageReader, encode};
+pub use extra::*;
 pub use message::*;
 pub use operate::*;
 

@@ -15,6 +15,7 @@ fn join() -> ClientMessage {
         name: UserName::new("Ann").unwrap(),
         login: LoginId([7; 16]),
         token: Some(Token::new("a.b.c").unwrap()),
+        presence: Presence { unseen: false, uninterested: true },
     })
 }
 
@@ -79,22 +80,37 @@ fn a_bad_id_in_a_message_is_refused_by_the_reader() {
 #[test]
 fn app_messages_are_bounded() {
     let from = UserId::new("u1").unwrap();
-    let said = |size: usize| AppMessage::Said(Said { from: from.clone(), payload: vec![7; size].into() });
+    let said = |size: usize| {
+        AppMessage::Said(Said { from: from.clone(), direct: false, payload: vec![7; size].into() })
+    };
     let bytes = encode(&said(APP_MESSAGE_MAX));
     assert_eq!(read_one(&bytes), Ok(Some(said(APP_MESSAGE_MAX))));
     assert!(read_one::<AppMessage>(&encode(&said(APP_MESSAGE_MAX + 1))).is_err());
+
+    // The largest there is: as many users as may be listed, each with the longest id.
+    let user = |n: usize| UserId::new(format!("{n:0>width$}", width = UserId::BYTES_MAX)).unwrap();
+    let say = |listed: usize| {
+        let to = (0..listed).map(user).collect();
+        AppMessage::Say(Say { request: u32::MAX, to, lossy: true, payload: vec![7; APP_MESSAGE_MAX].into() })
+    };
+    assert_eq!(read_one(&encode(&say(LISTED_MAX))), Ok(Some(say(LISTED_MAX))));
+    let long = read_one::<AppMessage>(&encode(&say(LISTED_MAX + 1)));
+    assert!(matches!(long, Err(WireError::TooLarge { what: "number of listed users", .. })));
 }
 
 #[test]
 fn a_join_that_ends_before_its_token_has_none() {
     let (kind, body) = join().to_parts();
-    let login_end = body.len() - "a.b.c".len() - 2;
+    let login_end = body.len() - "a.b.c".len() - 3;
     let read = |body: &[u8]| ClientMessage::from_parts(kind, body.to_vec().into());
     let ClientMessage::Join(without) = join() else { panic!("a join") };
-    let without = ClientMessage::Join(Join { token: None, ..without });
+    let presence = Presence::default();
+    let plain = ClientMessage::Join(Join { presence, ..without.clone() });
+    let without = ClientMessage::Join(Join { token: None, presence, ..without });
     assert_eq!(read(&body[..login_end]), Ok(Some(without.clone())));
     assert_eq!(read(&[&body[..login_end], &[0]].concat()), Ok(Some(without)));
-    for cut in login_end + 1..body.len() {
+    assert_eq!(read(&body[..body.len() - 1]), Ok(Some(plain)), "nor need it say who sees whom");
+    for cut in login_end + 1..body.len() - 1 {
         assert!(read(&body[..cut]).is_err(), "cut at {cut}");
     }
     assert!(read(&[&body[..login_end], &[2]].concat()).is_err());
@@ -114,6 +130,37 @@ fn tokens_are_bounded_and_not_shown() {
     other[at] = b' ';
     let Ok(Some(ClientMessage::Join(read))) = read_one(&other) else { panic!("any text is read") };
     assert_eq!(format!("{:?}", read.token), "Some(Token(5 bytes))");
+}
+
+#[test]
+fn a_page_that_ends_before_its_extras_has_none_and_infos_are_bounded() {
+    let extra = |bytes: usize| RoomExtra { key: "k".into(), version: 2, value: "v".repeat(bytes) };
+    let page = |extras| {
+        RoomMessage::Page(SnapshotPage {
+            epoch: 1,
+            position: 2,
+            page: 0,
+            last: true,
+            users_total: 0,
+            users: vec![],
+            streams: vec![],
+            extras,
+        })
+    };
+    let full = page(Some(Extras { room_infos: vec![extra(1024)], ..Extras::default() }));
+    assert_eq!(read_one(&encode(&full)), Ok(Some(full)));
+    let long = page(Some(Extras { room_infos: vec![extra(1025)], ..Extras::default() }));
+    assert!(matches!(read_one::<RoomMessage>(&encode(&long)), Err(WireError::TooLarge { .. })));
+    let (kind, body) = page(None).to_parts();
+    assert_eq!(RoomMessage::from_parts(kind, body.slice(..body.len() - 1)), Ok(Some(page(None))));
+
+    let info = |bytes: usize| {
+        let stream = StreamId::new("cam").unwrap();
+        ClientMessage::SetStreamInfo(SetStreamInfo { request: 1, stream, info: "i".repeat(bytes) })
+    };
+    assert!(read_one::<ClientMessage>(&encode(&info(STREAM_INFO_MAX))).is_ok());
+    let long = read_one::<ClientMessage>(&encode(&info(STREAM_INFO_MAX + 1)));
+    assert!(matches!(long, Err(WireError::TooLarge { what: "info of a stream", .. })));
 }
 
 #[test]
