@@ -192,11 +192,6 @@ pub(crate) async fn call(
     Ok(run)
 }
 
-fn engine_on(host: &Host) -> Result<Engine, String> {
-    let binding = host.binding(0).map_err(|error| error.to_string())?;
-    Engine::with_network(Scenario::StandardCall, binding).map_err(|error| error.to_string())
-}
-
 fn join(engine: &Engine, address: &str, user: &str) -> Result<Room, String> {
     engine.join(JoinOptions::new(address, user)).map_err(|error| error.to_string())
 }
