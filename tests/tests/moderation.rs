@@ -9,8 +9,9 @@ use parlor_client::room::{RoomEvent, RoomReason, RoomState};
 use parlor_client::{
     AppId, Code, Coded, Departure, JoinOptions, ModerateError, PublishOptions, Room, RoomEvents, UserId,
 };
-use parlor_relay::{App, Config};
-use parlor_tests::world::{Person, ROOM, World};
+use parlor_relay::{App, Config, Relay};
+use parlor_tests::world::{Person, ROOM, World, engine_on};
+use parlor_transport::address::RelayAddress;
 use parlor_transport::sim::{self, Profile, Sim};
 use parlor_transport::token::claims::Claims;
 use parlor_transport::token::keys::SigningKey;
@@ -133,5 +134,48 @@ fn a_room_that_the_operator_closes_ends_for_everyone_for_good() {
         assert_eq!((survey.rooms, survey.connections), (0, 0));
         let (_again, again) = enter(&world, "again", false);
         again.joined().await.unwrap();
+    });
+}
+
+#[test]
+fn people_on_a_relay_that_drains_are_told_and_go_on_until_its_patience_ends() {
+    sim::run(3, async |sim| {
+        let host = sim.host("relay", Profile::perfect().with_rtt(Duration::ZERO));
+        let config = Config { drain_timeout: Duration::from_secs(5), ..Config::dev() };
+        let relay = Relay::bind_on(config, host.binding(4433).unwrap()).await.unwrap();
+        let mut address = relay.address(Some(ROOM.parse().unwrap()));
+        address.host = host.ip().to_string();
+        let (ask, asked) = tokio::sync::oneshot::channel::<()>();
+        let other: RelayAddress = "parlor://other:4433".parse().unwrap();
+        let drain = {
+            let other = other.clone();
+            async move {
+                _ = asked.await;
+                Some(other)
+            }
+        };
+        let running = tokio::spawn(relay.run_draining(drain, std::future::pending()));
+        let here = sim.host("ann", Profile::perfect().with_rtt(Duration::from_millis(50)));
+        let engine = engine_on(&here);
+        let join = |user: &str| engine.join(JoinOptions::new(address.to_string(), user)).unwrap();
+        let ann = join("ann");
+        ann.joined().await.unwrap();
+        let mut events = ann.events();
+        while events.try_next().is_some() {}
+
+        ask.send(()).unwrap();
+        let start = sim.clock().now();
+        assert_eq!(events.next().await, Some(RoomEvent::RelayLeaving { address: Some(other) }));
+        let publisher = ann.publish(PublishOptions::new("cam").video("x")).unwrap();
+        publisher.publishing().await.unwrap();
+        assert_eq!(join("bob").joined().await.unwrap_err().code, Code::RelayShutdown);
+        running.await.unwrap();
+        let stayed = sim.clock().now().saturating_since(start);
+        assert!(stayed >= Duration::from_secs(5) && stayed < Duration::from_secs(9), "{stayed:?}");
+        let status = ann.status();
+        assert_eq!(
+            (status.reason, status.error.unwrap().code),
+            (RoomReason::ConnectionLost, Code::RelayShutdown)
+        );
     });
 }

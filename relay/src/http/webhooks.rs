@@ -121,13 +121,16 @@ async fn post(webhooks: &Webhooks, body: &Bytes) -> Result<StatusCode, io::Error
         .header("parlor-signature", webhooks.sign(body))
         .body(Full::new(body.clone()))
         .map_err(io::Error::other)?;
-    tokio::select! {
+    // What it says beside the status is not read.
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let answer = tokio::select! {
         biased;
-        // What it says beside the status is not read.
-        answer = sender.send_request(request) => Ok(answer.map_err(io::Error::other)?.status()),
+        answer = &mut answer => answer,
+        // A server that closes at once: its answer may have come together with the end.
         ended = connection => {
             ended.map_err(io::Error::other)?;
-            Err(io::Error::other("it closed the connection without an answer"))
+            answer.await
         }
-    }
+    };
+    Ok(answer.map_err(io::Error::other)?.status())
 }

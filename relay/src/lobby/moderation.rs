@@ -29,32 +29,55 @@ pub enum Ban {
 /// Users who may publish nothing in a room until some date, whether they are there or not.
 #[derive(Default, Debug)]
 pub(super) struct Bans {
-    until: BTreeMap<(RoomKey, UserId), UnixTime>,
+    rooms: BTreeMap<RoomKey, BTreeMap<UserId, UnixTime>>,
+    /// Of all rooms.
+    count: usize,
 }
 
 impl Bans {
-    /// Remembers a ban; the later of two counts not more than the newer.
+    /// Remembers a ban; of two for one user the newer counts.
     fn set(&mut self, date: UnixTime, room: &RoomKey, user: &UserId, until: UnixTime) -> Result<(), Refusal> {
-        self.until.retain(|_, until| *until > date);
-        let is_new = !self.until.contains_key(&(room.clone(), user.clone()));
-        let in_room = self.until.keys().filter(|(key, _)| key == room).count();
-        if is_new && (self.until.len() >= BANS_MAX || in_room >= BANS_PER_ROOM_MAX) {
+        let is_known = self.rooms.get(room).is_some_and(|users| users.contains_key(user));
+        if !is_known && self.is_full(room) {
+            self.forget_ended(date);
+        }
+        if !is_known && self.is_full(room) {
             let text = format!(
                 "the relay remembers as many users who may not publish as it can, so {user:?} cannot be added; \
                  kick them, or lift the bans of others"
             );
             return Err(Refusal::new(Code::RelayFull, text));
         }
-        self.until.insert((room.clone(), user.clone()), until);
+        self.rooms.entry(room.clone()).or_default().insert(user.clone(), until);
+        self.count += usize::from(!is_known);
         Ok(())
     }
 
+    fn is_full(&self, room: &RoomKey) -> bool {
+        let in_room = self.rooms.get(room).map_or(0, BTreeMap::len);
+        self.count >= BANS_MAX || in_room >= BANS_PER_ROOM_MAX
+    }
+
+    fn forget_ended(&mut self, date: UnixTime) {
+        self.rooms.retain(|_, users| {
+            users.retain(|_, until| *until > date);
+            !users.is_empty()
+        });
+        self.count = self.rooms.values().map(BTreeMap::len).sum();
+    }
+
     fn lift(&mut self, room: &RoomKey, user: &UserId) -> bool {
-        self.until.remove(&(room.clone(), user.clone())).is_some()
+        let Some(users) = self.rooms.get_mut(room) else { return false };
+        let lifted = users.remove(user).is_some();
+        self.count -= usize::from(lifted);
+        if users.is_empty() {
+            self.rooms.remove(room);
+        }
+        lifted
     }
 
     fn holds(&self, date: UnixTime, room: &RoomKey, user: &UserId) -> bool {
-        self.until.get(&(room.clone(), user.clone())).is_some_and(|until| *until > date)
+        self.rooms.get(room).and_then(|users| users.get(user)).is_some_and(|until| *until > date)
     }
 }
 

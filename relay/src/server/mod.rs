@@ -201,6 +201,8 @@ impl Relay {
     ) {
         let Relay { endpoint, hub, config, mut certificate, http, webhooks, .. } = self;
         let clock = hub.clock().clone();
+        // Who can ask from here on has a socket to connect to.
+        hub.set_readiness(Readiness::Serving);
         // Ends with this function.
         let mut beside = JoinSet::new();
         if let Some(listener) = http {
@@ -210,7 +212,6 @@ impl Relay {
         if let Some(webhooks) = webhooks {
             beside.spawn(webhooks::post_all(clock.clone(), webhooks, hub.outbox().clone()));
         }
-        hub.set_readiness(Readiness::Serving);
         let mut drain_timer = clock.timer();
         let mut is_draining = false;
         let mut connections = JoinSet::new();

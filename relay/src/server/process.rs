@@ -89,6 +89,7 @@ async fn serve(config: Config, flags: Flags) -> Result<(), Failure> {
         let [terminate, interrupt] = &mut signals;
         loop {
             tokio::select! {
+                biased;
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
