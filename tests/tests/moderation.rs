@@ -175,7 +175,7 @@ fn people_on_a_relay_that_drains_are_told_and_go_on_until_its_patience_ends() {
         let status = ann.status();
         assert_eq!(
             (status.reason, status.error.unwrap().code),
-            (RoomReason::ConnectionLost, Code::RelayShutdown)
+            (RoomReason::Reconnecting, Code::RelayShutdown)
         );
     });
 }
