@@ -174,6 +174,23 @@ impl Engine {
         Ok(())
     }
 
+    /// The machine's network changed, from Wi-Fi to mobile say: goes on with a new socket, so that rooms keep their
+    /// connections. Without this call they come back too, but only after [`EngineConfig::path_timeout`].
+    ///
+    /// # Errors
+    /// [`EngineError::Socket`] when no socket can be had; the one before stays in use.
+    pub fn network_changed(&self) -> Result<(), EngineError> {
+        self.rebind(bind(self.config.local).map_err(|error| EngineError::Socket(error.to_string()))?)
+    }
+
+    /// The same on any network, with a binding on the engine's clock.
+    ///
+    /// # Errors
+    /// As [`Engine::network_changed`].
+    pub fn rebind(&self, binding: Binding) -> Result<(), EngineError> {
+        self.endpoint.rebind(binding).map_err(|error| EngineError::Socket(error.to_string()))
+    }
+
     /// Leaves every room and waits until it is done, at most as long as leaving may take.
     pub async fn close(self) {
         for room in self.leave_all() {

@@ -148,6 +148,26 @@ fn an_address_change_is_noticed_by_nobody() {
 }
 
 #[test]
+fn an_engine_told_of_another_network_keeps_its_connections() {
+    Simulation::new(12).run(async |sim| {
+        let call = Call::new(&sim).await;
+        call.forget_events();
+        for person in [&call.ann, &call.bob] {
+            person.engine.rebind(person.host.binding(0).unwrap()).unwrap();
+        }
+        let moved = call.clock().now();
+        call.clock().sleep(Duration::from_secs(5)).await;
+        let first = call.first_frame_after(moved + RTT).unwrap().saturating_since(moved);
+        assert!(first <= RTT * 2 + FRAME + ms(5) + ms(60), "{first:?}");
+        assert_eq!(call.heard_of_others(), []);
+        assert_eq!(call.ann_room.stats().recovery, Default::default());
+        assert_eq!(call.bob_room.stats().recovery, Default::default());
+        call.assert_everybody_is_there();
+        call.assert_no_frame_twice();
+    });
+}
+
+#[test]
 fn after_an_outage_the_session_goes_on_and_others_notice_nothing() {
     for (seed, publisher_is_out) in [(1, true), (2, false), (3, true), (4, false)] {
         Simulation::new(seed).run(async |sim| {

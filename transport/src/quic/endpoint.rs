@@ -225,6 +225,14 @@ impl Endpoint {
         self.quinn.local_addr()
     }
 
+    /// Goes on with another socket: connections migrate to its address. Its clock must be the same.
+    ///
+    /// # Errors
+    /// An I/O error when the socket does not work; the one before stays in use.
+    pub fn rebind(&self, binding: Binding) -> io::Result<()> {
+        self.quinn.rebind_abstract(binding.socket)
+    }
+
     /// The endpoint's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
