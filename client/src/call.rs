@@ -34,7 +34,6 @@ use crate::room::mirror::Mirror;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
 use crate::stats::RoomStats;
 use asked::Asked;
-use moderation::Moderation;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
 pub use recovery::RecoveryStats;
@@ -105,7 +104,6 @@ pub struct Call {
     renewals: BTreeMap<u32, Renewal>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
-    moderations: BTreeMap<u32, Moderation>,
     /// Lanes to be opened for frames, or closed (`None`).
     lanes: BTreeMap<u32, Option<Delivery>>,
     /// Lanes with something new for whoever waits for them.
@@ -164,7 +162,6 @@ impl Call {
             messages_bytes: 0,
             renewals: BTreeMap::new(),
             unread_renewals: BTreeSet::new(),
-            moderations: BTreeMap::new(),
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
             changed: false,
@@ -307,9 +304,7 @@ impl Call {
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
-                } else if !self.handle_moderation(done.request, Ok(()))
-                    && !self.handle_answer(done.request, Ok(()))
-                {
+                } else if !self.handle_answer(done.request, Ok(())) {
                     self.handle_renewal(done.request, Ok(()));
                 }
             }
@@ -348,8 +343,6 @@ impl Call {
             self.handle_answer(request, Err(refusal));
         } else if self.renewals.contains_key(&request) {
             self.handle_renewal(request, Err(refusal));
-        } else if self.moderations.contains_key(&request) {
-            self.handle_moderation(request, Err(refusal));
         } else {
             self.handle_play_refused(request, refusal);
         }
@@ -408,7 +401,6 @@ impl Call {
         self.end_publications(&error);
         self.end_plays(&error);
         self.end_renewals(&error);
-        self.end_moderations(&error);
         self.end_messages();
         self.end_asked(&error);
         self.set_status(status);
@@ -479,7 +471,8 @@ impl Call {
     }
 
     fn is_full(&self) -> bool {
-        self.outgoing.len() >= OUTGOING_MAX
+        let held = self.recovery.as_ref().map_or(0, |recovery| recovery.held.len());
+        self.outgoing.len() + held >= OUTGOING_MAX
     }
 
     /// Whether the room is joined.

@@ -169,6 +169,15 @@ pub enum AskError {
     Ended(Refusal),
 }
 
+impl From<AskError> for ModerateError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::TooManyRequests => ModerateError::TooManyRequests,
+            AskError::Ended(refusal) => ModerateError::Ended(refusal),
+        }
+    }
+}
+
 impl Coded for ModerateError {
     fn code(&self) -> Code {
         match self {

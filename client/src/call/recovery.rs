@@ -37,7 +37,7 @@ pub(super) struct Recovery {
     /// The session is gone: it is joined anew.
     pub(super) joining: bool,
     /// For the time after it.
-    held: Vec<ClientMessage>,
+    pub(super) held: Vec<ClientMessage>,
 }
 
 /// How often a call came back, and how.
@@ -92,7 +92,6 @@ impl Call {
         self.mirror.interrupt();
         if self.recovery.as_ref().is_none_or(|recovery| recovery.tries <= 1) {
             self.end_renewals(&error);
-            self.end_moderations(&error);
             self.end_what_was_asked(&error);
         }
         self.pause_publications(&error);

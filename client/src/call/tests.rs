@@ -380,13 +380,13 @@ fn actions_of_a_moderator_have_their_answers_and_the_end_of_the_relay_is_told_on
     let first = call.moderate(kick()).unwrap();
     let second = call.moderate(kick()).unwrap();
     assert_eq!(sent(&mut call).len(), 2);
-    assert_eq!(call.moderation(first), None);
-    call.release_moderation(second);
+    assert_eq!(call.answer(first), None);
+    call.release_answer(second);
     call.handle_message(at(200), RelayMessage::Done(Done { request: first })).unwrap();
     call.handle_message(at(200), refused(second, Code::NotFound)).unwrap();
-    assert_eq!((call.moderation(first), call.moderation(second)), (Some(Ok(())), None));
-    call.release_moderation(first);
-    let full = (0..1_000).map(|_| call.moderate(kick())).find_map(Result::err).unwrap();
+    assert_eq!((call.answer(first), call.answer(second)), (Some(Ok(())), None));
+    call.release_answer(first);
+    let full = (0..2_000).map(|_| call.moderate(kick())).find_map(Result::err).unwrap();
     assert_eq!(full, crate::error::ModerateError::TooManyRequests);
 
     let mut reader = Reader::default();

@@ -1,12 +1,13 @@
 //! The part of a [`Room`] for moderators.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::wire::control::ModerateAction;
 
+use super::answer::Answer;
 use super::room::Room;
-use super::shared::Shared;
 use crate::error::ModerateError;
 use crate::room::RoomState;
 
@@ -48,16 +49,9 @@ impl Room {
     }
 
     async fn moderate(&self, action: ModerateAction) -> Result<(), ModerateError> {
-        struct Asked<'a>(&'a Shared, u32);
-        impl Drop for Asked<'_> {
-            fn drop(&mut self) {
-                self.0.act(|_, call| call.release_moderation(self.1));
-            }
-        }
         let shared = self.shared();
-        let asked = Asked(shared, shared.act(|_, call| call.moderate(action))?);
-        let answer = shared.when(|call| call.moderation(asked.1)).await;
-        answer.map_err(|refusal| match self.status().state {
+        let request = shared.act(|_, call| call.moderate(action))?;
+        Answer::new(Arc::clone(shared), request).done().await.map_err(|refusal| match self.status().state {
             RoomState::Disconnected => ModerateError::Ended(refusal),
             _ => ModerateError::Refused(refusal),
         })

@@ -13,7 +13,8 @@ use crate::lock;
 use crate::room::View;
 use crate::room::events::After;
 
-/// Sends the room, from a position that the member knows or all of it, until it ends, the connection ends, or the task is aborted because the user left.
+/// Sends the room, from a position that the member knows or all of it, until it ends, the connection ends, or the task
+/// is aborted because the user left.
 pub(super) async fn send(
     connection: Arc<Connection>,
     room: SharedRoom,

@@ -1,7 +1,8 @@
 //! One connection: one user's stay in one room.
 //!
 //! Tasks, none of which waits for another: requests in (`requests`), answers out (`requests`), room events
-//! out (`events`), messages between users in and out (`messages`), frames out (`plays`); frames come in here. When one of them ends, the
+//! out (`events`), messages between users in and out (`messages`), frames out (`plays`); frames come in here.
+//! When one of them ends, the
 //! connection ends, and the lobby hears of it once.
 
 mod events;
@@ -22,7 +23,7 @@ use parlor_transport::wire::control::Departure;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::forward::publication::Publication;
+use crate::forward::publication::Inlet;
 use crate::limits::UNJOINED_MAX;
 use crate::lobby::Notice;
 use crate::lock;
@@ -39,7 +40,7 @@ struct Connection {
     /// App messages for this client.
     messages: Arc<Messages>,
     /// What this client publishes, by lane.
-    publications: Mutex<BTreeMap<u32, Arc<Publication>>>,
+    publications: Mutex<BTreeMap<u32, Inlet>>,
     /// Some publication needs a keyframe.
     keyframes: Arc<Notify>,
     plays: Arc<Plays>,
@@ -57,10 +58,10 @@ impl Connection {
     }
 
     /// Tells what is published on `lane` of something that came; hangs up when it does not fit.
-    fn forward(&self, lane: u32, tell: impl FnOnce(&Publication, Timestamp) -> Result<(), Refusal>) {
+    fn forward(&self, lane: u32, tell: impl FnOnce(&Inlet, Timestamp) -> Result<(), Refusal>) {
         // None: it was unpublished a moment ago.
-        let Some(publication) = lock(&self.publications).get(&lane).cloned() else { return };
-        if let Err(refusal) = tell(&publication, self.hub.clock().now()) {
+        let Some(inlet) = lock(&self.publications).get(&lane).cloned() else { return };
+        if let Err(refusal) = tell(&inlet, self.hub.clock().now()) {
             // Once is enough: what else comes on this lane is not looked at.
             lock(&self.publications).remove(&lane);
             self.hang_up(&refusal);
@@ -144,13 +145,13 @@ async fn receive(
                 let counts = connection.hub.counts();
                 counts.frames_received.fetch_add(1, Ordering::Relaxed);
                 counts.bytes_received.fetch_add(frame.object().len() as u64, Ordering::Relaxed);
-                connection.forward(lane, |publication, now| publication.take(now, track, sequence, frame));
+                connection.forward(lane, |inlet, now| inlet.take(now, track, sequence, frame));
             }
             Arrival::GivenUp(GivenUp { lane, track, sequences }) => {
                 // A peer may jump across the whole range.
                 let lost = (sequences.end - sequences.start).min(u64::from(u32::MAX));
                 connection.hub.counts().frames_lost.fetch_add(lost, Ordering::Relaxed);
-                connection.forward(lane, |publication, now| publication.give_up(now, track, sequences));
+                connection.forward(lane, |inlet, now| inlet.give_up(now, track, sequences));
             }
             Arrival::Requests(sender, receiver) => match inbox.take() {
                 Some(inbox) => {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Connection, events};
+use crate::forward::publication::Inlet;
 use crate::limits::{ANSWERS_PER_REQUEST_MAX, CLOSING_MAX, UNJOINED_MAX};
 use crate::lobby::Notice;
 use crate::lock;
@@ -118,7 +119,7 @@ impl Writer {
                 Notice::PublishStarted { lane, publication } => {
                     publication.set_publisher(Waker::from(Arc::new(WakeNotify(keyframes.clone()))));
                     self.lanes.open(lane, publication.info().delivery);
-                    lock(publications).insert(lane, publication);
+                    lock(publications).insert(lane, Inlet::new(publication));
                 }
                 Notice::PublishEnded { lane } => {
                     self.lanes.close(lane);
@@ -144,8 +145,8 @@ impl Writer {
         let now = self.connection.hub.clock().now();
         let mut wanted = Vec::new();
         let mut next: Option<Timestamp> = None;
-        for (&lane, publication) in lock(&self.connection.publications).iter() {
-            let (due, later) = publication.poll_keyframes(now);
+        for (&lane, inlet) in lock(&self.connection.publications).iter() {
+            let (due, later) = inlet.publication().poll_keyframes(now);
             wanted.extend(due.into_iter().map(|due| (lane, due)));
             next = next.into_iter().chain(later).min();
         }

@@ -51,14 +51,60 @@ struct Media {
     /// The players' wakers, to be woken outside the lock; `None` after the players changed.
     wakers: Option<Arc<[Waker]>>,
     publisher: Option<Waker>,
+    /// Counts the connections that its frames came on.
+    generation: u64,
+}
+
+/// Where the frames of one connection come in; what comes late, after the publication goes on with another connection, is
+/// not looked at.
+#[derive(Clone, Debug)]
+pub struct Inlet {
+    publication: Arc<Publication>,
+    generation: u64,
+}
+
+impl Inlet {
+    /// For the connection that the publication's frames come on from now on.
+    pub fn new(publication: Arc<Publication>) -> Self {
+        let generation = lock(&publication.media).generation;
+        Inlet { publication, generation }
+    }
+
+    /// Where they go.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+
+    /// As [`Publication::take`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
+        self.publication.check(track, &frame)?;
+        self.publication.change(now, track, Some(self.generation), |intake| intake.take(sequence, frame))
+    }
+
+    /// As [`Publication::give_up`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn give_up(&self, now: Timestamp, track: u8, sequences: Range<u64>) -> Result<(), Refusal> {
+        self.publication.give_up_of(now, track, Some(self.generation), sequences)
+    }
 }
 
 impl Publication {
     /// A publication without frames. `info.tracks` was checked.
     pub fn new(alias: StreamAlias, info: StreamInfo, limits: &Limits) -> Self {
         let tracks = info.tracks.iter().map(|track| Track::new(track, limits)).collect();
-        let media =
-            Media { tracks, gates: BTreeMap::new(), players: BTreeMap::new(), wakers: None, publisher: None };
+        let media = Media {
+            tracks,
+            gates: BTreeMap::new(),
+            players: BTreeMap::new(),
+            wakers: None,
+            publisher: None,
+            generation: 0,
+        };
         Publication { alias, info, limits: limits.clone(), media: Mutex::new(media) }
     }
 
@@ -78,7 +124,7 @@ impl Publication {
     /// [`Code::BadFrame`] when it does not fit the publication; the publisher broke its own word.
     pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
         self.check(track, &frame)?;
-        self.change(now, track, |intake| intake.take(sequence, frame))
+        self.change(now, track, None, |intake| intake.take(sequence, frame))
     }
 
     /// The publisher's hop gave up the frames of `track` that have these sequences.
@@ -86,30 +132,45 @@ impl Publication {
     /// # Errors
     /// As [`Publication::take`], for frames that waited for them.
     pub fn give_up(&self, now: Timestamp, track: u8, sequences: Range<u64>) -> Result<(), Refusal> {
+        self.give_up_of(now, track, None, sequences)
+    }
+
+    fn give_up_of(
+        &self,
+        now: Timestamp,
+        track: u8,
+        generation: Option<u64>,
+        sequences: Range<u64>,
+    ) -> Result<(), Refusal> {
         if usize::from(track) >= self.info.tracks.len() {
             return Ok(());
         }
-        self.change(now, track, |intake| intake.give_up(sequences))
+        self.change(now, track, generation, |intake| intake.give_up(sequences))
     }
 
     /// Its frames come on another connection from now on; those under way on the one before are lost.
     pub fn restart(&self, now: Timestamp) {
+        lock(&self.media).generation += 1;
         for track in 0..self.info.tracks.len() as u8 {
             // Losing frames refuses nothing.
-            _ = self.change(now, track, Intake::restart);
+            _ = self.change(now, track, None, Intake::restart);
         }
     }
 
-    /// Does what the intake of `track` says, and wakes whom it concerns.
+    /// Does what the intake of `track` says, and wakes whom it concerns; nothing for a connection of the past.
     fn change(
         &self,
         now: Timestamp,
         track: u8,
+        generation: Option<u64>,
         change: impl FnOnce(&mut Intake) -> Vec<Deed>,
     ) -> Result<(), Refusal> {
         let (mut changed, mut publisher, mut refused) = (false, None, None);
         let wakers = {
             let mut media = lock(&self.media);
+            if generation.is_some_and(|generation| generation != media.generation) {
+                return Ok(());
+            }
             let deeds = change(&mut media.tracks[usize::from(track)].intake);
             for deed in deeds {
                 match media.carry_out(now, track, deed) {

@@ -52,8 +52,8 @@ pub struct Lobby {
     deadlines: BTreeSet<(Timestamp, SessionId)>,
     /// Sessions kept without a connection, and until when.
     parked: BTreeSet<(Timestamp, SessionId)>,
-    /// Kept sessions that others ended, the newest last, and what their clients are to be told.
-    farewells: VecDeque<(SessionId, Refusal)>,
+    /// Sessions that others ended, and what their clients are told should they come back; the oldest make room.
+    farewells: BTreeMap<SessionId, Refusal>,
     resume_key: ResumeKey,
     /// Who may publish nothing for a time.
     bans: moderation::Bans,
@@ -116,7 +116,7 @@ impl Lobby {
             pending: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             parked: BTreeSet::new(),
-            farewells: VecDeque::new(),
+            farewells: BTreeMap::new(),
             resume_key,
             bans: moderation::Bans::default(),
             is_draining: false,

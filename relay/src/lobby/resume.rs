@@ -57,9 +57,9 @@ impl Lobby {
     pub(super) fn end_session(&mut self, session: SessionId, farewell: Option<Refusal>) {
         if let Some(refusal) = farewell {
             self.notify(session, Notice::Close(refusal.clone()));
-            self.farewells.push_back((session, refusal));
+            self.farewells.insert(session, refusal);
             if self.farewells.len() > FAREWELLS_MAX {
-                self.farewells.pop_front();
+                self.farewells.pop_first();
             }
         }
         if let Some(parked) = self.clients.get(&session).and_then(|client| client.parked) {
@@ -85,7 +85,7 @@ impl Lobby {
         if !self.resume_key.is_secret_of(&secret, earlier) {
             return Err(Refusal::from(Code::SessionGone));
         }
-        if let Some((_, refusal)) = self.farewells.iter().find(|(gone, _)| *gone == earlier) {
+        if let Some(refusal) = self.farewells.get(&earlier) {
             return Err(refusal.clone());
         }
         let Some(Phase::Joined { room: key, .. }) =
