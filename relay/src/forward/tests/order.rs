@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::forward::publication::Inlet;
 
 /// Everything that a player is told now, as (sequence, number of the frame or none if it was given up).
 fn deal(play: &mut Play, now: Timestamp, next: &mut u64) -> Vec<(u64, Option<u64>)> {
@@ -112,4 +113,20 @@ proptest! {
         let numbers: Vec<u64> = dealt.values().copied().flatten().collect();
         prop_assert!(numbers.is_sorted_by(|a, b| a < b), "sequences follow numbers: {numbers:?}");
     }
+}
+
+#[test]
+fn what_comes_late_on_a_connection_of_the_past_changes_nothing() {
+    let camera = Camera::new();
+    let mut play = camera.play(1);
+    let mut next = 0;
+    let before = Inlet::new(camera.publication.clone());
+    before.take(at(0), 0, 0, frame(header(0, true), 1000)).unwrap();
+    before.take(at(40), 0, 1, frame(header(1, false), 1000)).unwrap();
+    camera.publication.restart(at(50));
+    before.take(at(60), 0, 900, frame(header(2, false), 1000)).unwrap();
+    before.give_up(at(60), 0, 2..5_000).unwrap();
+    let after = Inlet::new(camera.publication.clone());
+    after.take(at(80), 0, 0, frame(header(3, true), 1000)).unwrap();
+    assert_eq!(deal(&mut play, at(80), &mut next), [(0, Some(3))], "a player begins at the newest keyframe");
 }
