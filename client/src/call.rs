@@ -36,8 +36,8 @@ use crate::stats::RoomStats;
 use asked::Asked;
 pub use plays::Play;
 pub use publications::{OutgoingFrame, Publication};
-pub use recovery::RecoveryStats;
 use recovery::{Credentials, Recovery};
+pub use recovery::{RecoveryStats, Rung};
 use tokens::Renewal;
 
 /// Messages that wait to be sent. Requests beyond are refused; that many only wait while there is no

@@ -5,6 +5,7 @@
 mod answer;
 mod driver;
 mod moderation;
+mod path;
 mod player;
 mod publisher;
 mod race;
@@ -27,6 +28,7 @@ use crate::call::{Call, Timeouts};
 use crate::error::{EngineError, JoinError};
 use crate::options::{EngineConfig, JoinOptions, JoinRequest};
 pub use answer::Answer;
+use driver::Patience;
 pub use player::{Frames, Player};
 pub use publisher::Publisher;
 pub use room::{Room, RoomEvents};
@@ -140,7 +142,7 @@ impl Engine {
         shared.runtime.spawn(Box::pin(driver::drive(
             Arc::clone(&shared),
             self.endpoint.clone(),
-            self.config.path_timeout,
+            Patience { rebind_after: self.config.rebind_after, path_timeout: self.config.path_timeout },
         )));
         Ok(Room::new(shared))
     }
@@ -175,12 +177,12 @@ impl Engine {
     }
 
     /// The machine's network changed, from Wi-Fi to mobile say: goes on with a new socket, so that rooms keep their
-    /// connections. Without this call they come back too, but only after [`EngineConfig::path_timeout`].
+    /// connections. Without this call it happens by itself, but only after [`EngineConfig::rebind_after`].
     ///
     /// # Errors
     /// [`EngineError::Socket`] when no socket can be had; the one before stays in use.
     pub fn network_changed(&self) -> Result<(), EngineError> {
-        self.rebind(bind(self.config.local).map_err(|error| EngineError::Socket(error.to_string()))?)
+        self.endpoint.renew().map_err(|error| EngineError::Socket(error.to_string()))
     }
 
     /// The same on any network, with a binding on the engine's clock.

@@ -82,6 +82,9 @@ pub struct EngineConfig {
     pub local: Option<SocketAddr>,
     /// How long a join may take before it fails. Default 10 s.
     pub join_timeout: Duration,
+    /// A connection that was silent for so long goes on with another socket, because the network may have changed;
+    /// zero for never. A port of the app's own choice is kept. Default 1 s.
+    pub rebind_after: Duration,
     /// A joined room whose connection was silent for so long tries another one. The relay sends something every
     /// second. Default 3 s.
     pub path_timeout: Duration,
@@ -106,6 +109,7 @@ impl Default for EngineConfig {
             local: None,
             join_timeout: Duration::from_secs(10),
             leave_timeout: Duration::from_secs(2),
+            rebind_after: Duration::from_secs(1),
             path_timeout: Duration::from_secs(3),
             reconnect_timeout: Duration::from_secs(20 * 60),
             qlog: None,

@@ -8,6 +8,7 @@ pub mod feed;
 pub mod mirror;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parlor_transport::address::RelayAddress;
@@ -18,6 +19,7 @@ use parlor_transport::wire::control::{
     Departure, Extras, RoomExtra, StreamExtra, StreamInfo, TrackState, TrackStatus, UserInfo,
 };
 
+pub use crate::call::Rung;
 pub use extras::{Info, RoomExtras};
 
 /// Where a room stands.
@@ -94,6 +96,14 @@ impl RoomStatus {
 pub enum RoomEvent {
     /// The state changed; also the first event of every reader.
     State(RoomStatus),
+    /// The path or the connection was lost, and is made up for. After [`Migrated`](Rung::Migrated) nothing else
+    /// happened; the others come after the state [`Reconnected`](RoomReason::Reconnected).
+    Recovered {
+        /// How.
+        rung: Rung,
+        /// How long it took, from the loss; after a change of the network from the last packet before it.
+        took: Duration,
+    },
     /// Users came. The first of these holds everyone who was there before.
     UsersAdded {
         /// Who.

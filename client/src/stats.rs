@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use crate::call::RecoveryStats;
+pub use crate::call::{RecoveryStats, Rung};
 use parlor_transport::quic::OutStats;
 use parlor_transport::units::Timestamp;
 

@@ -78,6 +78,41 @@ fn join_and_play_in_one_flight_show_a_keyframe_after_two_round_trips() {
 }
 
 #[test]
+fn who_was_here_before_joins_in_one_round_trip_and_sees_a_keyframe_as_soon() {
+    sim::run(4, async |sim| {
+        let world = World::new(&sim).await;
+        let clock = sim.clock().clone();
+        let ann = world.person("ann", Profile::perfect().with_rtt(Duration::ZERO));
+        let ann_room = ann.join(&world);
+        let publisher = ann_room.publish(PublishOptions::new("ann-cam").video("test")).unwrap();
+        publisher.publishing().await.unwrap();
+        tokio::spawn(publish_video(publisher, clock.clone()));
+        let bob = world.person("bob", link());
+        for visit in 0..4 {
+            clock.sleep(Duration::from_millis(1700)).await;
+            let start = clock.now();
+            let room = bob.join(&world);
+            let player = room.play("ann-cam", PlayOptions::new()).unwrap();
+            let mut frames = player.frames();
+            let joined = async {
+                room.joined().await.unwrap();
+                clock.now().saturating_since(start)
+            };
+            let (joined, first) = tokio::join!(joined, frames.next());
+            let first = first.unwrap();
+            let took = first.arrived.saturating_since(start);
+            println!("visit {visit}: joined after {joined:?}, first keyframe complete after {took:?}");
+            let trips = if visit == 0 { 2 } else { 1 };
+            let serialisation = Duration::from_secs_f64(KEYFRAME as f64 * 8.0 * 1.07 / LINK_RATE as f64);
+            assert!(first.header.keyframe);
+            assert!(joined <= trips * RTT + SLACK, "{joined:?}");
+            assert!(took <= trips * RTT + serialisation + SLACK, "{took:?}");
+            room.leave().await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn others_hear_of_a_join_half_a_round_trip_after_the_relay() {
     sim::run(3, async |sim| {
         let world = World::new(&sim).await;

@@ -16,7 +16,7 @@ use parlor_relay::{Config, Relay};
 use parlor_tests::world::{Person, World};
 use parlor_transport::clock::Clock;
 use parlor_transport::error::Code;
-use parlor_transport::sim::{Host, Profile, Sim, Simulation};
+use parlor_transport::sim::{Host, Loss, Profile, Sim, Simulation};
 use tokio::sync::oneshot;
 
 const RTT: Duration = Duration::from_millis(50);
@@ -92,7 +92,8 @@ impl Call {
     }
 
     fn heard_of_others(&self) -> Vec<RoomEvent> {
-        let is_of_others = |event: &&RoomEvent| !matches!(event, RoomEvent::State(_));
+        let is_own = |event: &&RoomEvent| matches!(event, RoomEvent::State(_) | RoomEvent::Recovered { .. });
+        let is_of_others = |event: &&RoomEvent| !is_own(event);
         self.events.lock().unwrap().iter().filter(is_of_others).cloned().collect()
     }
 
@@ -153,17 +154,58 @@ fn an_engine_told_of_another_network_keeps_its_connections() {
         let call = Call::new(&sim).await;
         call.forget_events();
         for person in [&call.ann, &call.bob] {
-            person.engine.rebind(person.host.binding(0).unwrap()).unwrap();
+            person.host.cut_sockets();
+            person.engine.network_changed().unwrap();
         }
         let moved = call.clock().now();
         call.clock().sleep(Duration::from_secs(5)).await;
         let first = call.first_frame_after(moved + RTT).unwrap().saturating_since(moved);
         assert!(first <= RTT * 2 + FRAME + ms(5) + ms(60), "{first:?}");
         assert_eq!(call.heard_of_others(), []);
-        assert_eq!(call.ann_room.stats().recovery, Default::default());
-        assert_eq!(call.bob_room.stats().recovery, Default::default());
+        for room in [&call.ann_room, &call.bob_room] {
+            let recovery = room.stats().recovery;
+            assert_eq!((recovery.migrated, recovery.resumed, recovery.rejoined), (1, 0, 0));
+        }
         call.assert_everybody_is_there();
         call.assert_no_frame_twice();
+    });
+}
+
+#[test]
+fn a_silent_path_is_left_for_another_socket_by_itself() {
+    for (seed, publisher_is_cut) in [(13, true), (14, false)] {
+        Simulation::new(seed).run(async |sim| {
+            let call = Call::new(&sim).await;
+            call.forget_events();
+            let person = if publisher_is_cut { &call.ann } else { &call.bob };
+            person.host.cut_sockets();
+            let cut = call.clock().now();
+            call.clock().sleep(Duration::from_secs(5)).await;
+            let room = if publisher_is_cut { &call.ann_room } else { &call.bob_room };
+            let recovery = room.stats().recovery;
+            assert_eq!((recovery.migrated, recovery.resumed, recovery.rejoined), (1, 0, 0), "{recovery:?}");
+            // What was on its way arrived; then nothing for a second and at most one look at the path.
+            let first = call.first_frame_after(cut + RTT + FRAME).unwrap().saturating_since(cut);
+            let limit = Duration::from_secs(1) + ms(250) + RTT * 2 + FRAME + ms(5) + RTT / 2;
+            // A player missed more than is caught up with: a keyframe is asked for and made.
+            let keyframe = if publisher_is_cut { Duration::ZERO } else { RTT + FRAME + ms(60) };
+            assert!(first <= limit + keyframe, "{first:?}");
+            assert_eq!(call.heard_of_others(), []);
+            call.assert_everybody_is_there();
+            call.assert_no_frame_twice();
+        });
+    }
+}
+
+#[test]
+fn a_quiet_room_keeps_its_socket() {
+    Simulation::new(15).run(async |sim| {
+        let world = World::new(&sim).await;
+        let ann = world.person("ann", link().with_loss(Loss::Random(0.05)));
+        let room = ann.join(&world);
+        room.joined().await.unwrap();
+        sim.clock().sleep(Duration::from_secs(120)).await;
+        assert_eq!(room.stats().recovery, Default::default());
     });
 }
 

@@ -40,14 +40,27 @@ pub(super) struct Recovery {
     pub(super) held: Vec<ClientMessage>,
 }
 
+/// How a call went on after its path or connection was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rung {
+    /// The connection lives on another path: others notice nothing.
+    Migrated,
+    /// The session lives on another connection: others notice nothing.
+    Resumed,
+    /// The session was gone and the room was joined anew: others saw the user go and come.
+    Rejoined,
+}
+
 /// How often a call came back, and how.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct RecoveryStats {
+    /// Paths that changed under a connection: others noticed nothing.
+    pub migrated: u32,
     /// Sessions resumed: others noticed nothing.
     pub resumed: u32,
     /// Rooms joined anew, because the session was gone.
     pub rejoined: u32,
-    /// From the loss of the connection until it was made up for, the last time.
+    /// From the loss of the path or connection until it was made up for, the last time.
     pub last: Option<Duration>,
 }
 
@@ -157,9 +170,8 @@ impl Call {
         for &(lane, alias) in &resumed.publications {
             self.publication_goes_on(lane, alias);
         }
-        self.recovery_stats.resumed += 1;
         let publications: Vec<u32> = resumed.publications.iter().map(|(lane, _)| *lane).collect();
-        self.have_again(now, &recovery, &publications, &resumed.plays);
+        self.have_again(now, Rung::Resumed, &recovery, &publications, &resumed.plays);
         self.outgoing.extend(recovery.held);
         Ok(())
     }
@@ -173,19 +185,43 @@ impl Call {
                 self.outgoing.extend(recovery.held);
                 return self.handle_joined(now);
             }
-            self.recovery_stats.rejoined += 1;
-            self.have_again(now, &recovery, &[], &[]);
+            self.have_again(now, Rung::Rejoined, &recovery, &[], &[]);
             self.outgoing.extend(recovery.held);
         }
     }
 
     /// Asks for what the relay does not have of what we publish and play.
-    fn have_again(&mut self, now: Timestamp, recovery: &Recovery, publications: &[u32], plays: &[u32]) {
-        self.recovery_stats.last = Some(now.saturating_since(recovery.since));
+    fn have_again(
+        &mut self,
+        now: Timestamp,
+        rung: Rung,
+        recovery: &Recovery,
+        publications: &[u32],
+        plays: &[u32],
+    ) {
         self.deadline = None;
         self.publish_again(publications);
         self.play_again(plays);
         self.set_status(RoomStatus::new(RoomReason::Reconnected));
+        self.note_recovered(rung, now.saturating_since(recovery.since));
+    }
+
+    /// The connection goes on over another path, `took` after the last packet on the one before.
+    pub fn handle_migrated(&mut self, took: Duration) {
+        if !self.is_over() {
+            self.note_recovered(Rung::Migrated, took);
+        }
+    }
+
+    fn note_recovered(&mut self, rung: Rung, took: Duration) {
+        let count = match rung {
+            Rung::Migrated => &mut self.recovery_stats.migrated,
+            Rung::Resumed => &mut self.recovery_stats.resumed,
+            Rung::Rejoined => &mut self.recovery_stats.rejoined,
+        };
+        *count += 1;
+        self.recovery_stats.last = Some(took);
+        self.feed.push_recovered(rung, took);
     }
 
     /// Full jitter: anything up to the longest wait, so that the clients of a relay do not all come at once.

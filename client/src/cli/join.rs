@@ -206,6 +206,9 @@ impl Call {
                 _ => {}
             }
         }
+        if let RoomEvent::Recovered { rung, took } = &event {
+            screen.say(&format!("back after {:.1} s ({rung:?})", took.as_secs_f64()));
+        }
         self.remove(event.removed_streams());
         let count = event.count().unwrap_or(0);
         for user in event.removed_users() {

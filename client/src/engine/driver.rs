@@ -14,14 +14,24 @@ use parlor_transport::quic::{
 use parlor_transport::wire::control::{AppMessage, RelayMessage, RoomMessage, StreamKind};
 use tokio::sync::oneshot;
 
+use super::path::{Passed, Path, Step};
 use super::race::{self, Chosen, Pace};
 use super::shared::Shared;
 
 /// How often a connection is looked at for whether anything came.
 const PATH_CHECK: Duration = Duration::from_millis(250);
 
+/// How long a path may be silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Then another socket is tried; zero for never.
+    pub(super) rebind_after: Duration,
+    /// Then another connection.
+    pub(super) path_timeout: Duration,
+}
+
 /// Runs a call from its start to its end.
-pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint, path_timeout: Duration) {
+pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint, patience: Patience) {
     let mut pace = Pace::JOIN;
     loop {
         let connected = tokio::select! {
@@ -39,7 +49,7 @@ pub(super) async fn drive(shared: Arc<Shared>, endpoint: Endpoint, path_timeout:
                 let end = tokio::select! {
                     biased;
                     end = run(&shared, chosen) => end,
-                    end = watch_path(&shared, &session, path_timeout) => end,
+                    end = watch_path(&shared, &endpoint, &session, patience) => end,
                 };
                 shared.set_session(None);
                 let (code, text) = match &end {
@@ -105,18 +115,30 @@ async fn keep_time(shared: &Shared) {
     }
 }
 
-/// Returns when nothing was heard for so long, of a room that is joined and may come back on another connection.
-async fn watch_path(shared: &Shared, session: &Session, timeout: Duration) -> End {
+/// Tries another socket when nothing is heard. Returns when nothing was heard for too long, of a room that is joined
+/// and may come back on another connection.
+async fn watch_path(shared: &Shared, endpoint: &Endpoint, session: &Session, patience: Patience) -> End {
+    let Patience { rebind_after, path_timeout } = patience;
+    let passed = || {
+        let (received, sent) = session.datagrams();
+        Passed { received, sent, rebinds: endpoint.rebinds() }
+    };
+    let mut path = Path::new(shared.clock.now(), passed(), rebind_after, path_timeout);
     let mut timer = shared.clock.timer();
-    let (mut heard, mut count) = (shared.clock.now(), 0);
     loop {
         let now = shared.clock.now();
-        let received = session.datagrams_received();
-        if received != count {
-            (heard, count) = (now, received);
-        }
-        if now >= heard + timeout && shared.look(|_, call| call.comes_back_from(Code::HeartbeatTimeout)) {
-            return End::Lost(Refusal::from(Code::HeartbeatTimeout));
+        match path.look(now, passed()) {
+            Some(Step::Lost) if shared.look(|_, call| call.comes_back_from(Code::HeartbeatTimeout)) => {
+                return End::Lost(Refusal::from(Code::HeartbeatTimeout));
+            }
+            Some(Step::Rebind) => match endpoint.renew() {
+                Ok(()) => tracing::info!("nothing came for a while; trying another socket"),
+                Err(error) => {
+                    tracing::debug!(%error, "nothing came for a while, and no other socket can be had")
+                }
+            },
+            Some(Step::Migrated(took)) => shared.act(|_, call| call.handle_migrated(took)),
+            Some(Step::Lost) | None => {}
         }
         timer.reset(Some(now + PATH_CHECK));
         timer.expired().await;

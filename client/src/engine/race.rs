@@ -7,6 +7,7 @@
 //! first. Frames that come before the answer are received, and asked for, from the start.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
-    Arrival, Endpoint, Inbound, MessageReceiver, MessageSender, RecvError, Session,
+    Arrival, Connected, Early, Endpoint, Inbound, MessageReceiver, MessageSender, RecvError, Session,
 };
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{ClientMessage, Delivery, RelayMessage};
@@ -231,29 +232,63 @@ async fn attempt(
     flight: &watch::Sender<Arc<Flight>>,
     mut heard: watch::Receiver<Arc<Flight>>,
 ) -> Attempt {
-    let session = match endpoint.connect(place, &address.host, address.trust()).await {
-        Ok(session) => session,
-        Err(error) => return Attempt::Failed(Refusal::new(error.code(), format!("{place}: {}", error.text))),
-    };
-    let (requests, answers) = match session.open_requests().await {
-        Ok(opened) => opened,
-        Err(ended) => return Attempt::Failed(refusal(&ended)),
-    };
+    let Connected { session, early } =
+        match endpoint.connect_early(place, &address.host, address.trust()).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                return Attempt::Failed(Refusal::new(error.code(), format!("{place}: {}", error.text)));
+            }
+        };
+    let mut outcome = begin(shared, flight, session.clone(), &mut heard, early).await;
+    if matches!(outcome, Ok(None)) {
+        // The relay does not know the ticket any more, and took nothing of what came before the handshake.
+        outcome = begin(shared, flight, session.clone(), &mut heard, None).await;
+    }
+    match outcome {
+        Ok(Some((chosen, true))) => Attempt::Answered(Box::new(chosen)),
+        Ok(_) => {
+            session.close(Code::Ok, "another connection of the same login has joined");
+            Attempt::Raced
+        }
+        Err(why) => Attempt::Failed(why),
+    }
+}
+
+/// Sends the first flight and hears what comes of it; `None` if the relay declined what was sent `early`.
+async fn begin(
+    shared: &Shared,
+    flight: &watch::Sender<Arc<Flight>>,
+    session: Session,
+    heard: &mut watch::Receiver<Arc<Flight>>,
+    early: Option<Early>,
+) -> Result<Option<(Chosen, bool)>, Refusal> {
+    let (requests, answers) = session.open_requests().await.map_err(|ended| refusal(&ended))?;
     shared.act(|now, call| call.handle_connected(now));
     extend(shared, flight);
     let sent = shared.clock.now();
     let (inbound, lanes) = session.inbound();
     let (came, arrived, position) = (Vec::new(), None, Position::default());
     let mut chosen = Chosen { session, requests, answers, inbound, lanes, came, arrived, sent, position };
-    let outcome = chosen.hear_out(&mut heard).await;
-    match outcome {
-        Ok(true) => Attempt::Answered(Box::new(chosen)),
-        Ok(false) => {
-            chosen.session.close(Code::Ok, "another connection of the same login has joined");
-            Attempt::Raced
+    let outcome = match early {
+        None => chosen.hear_out(heard).await,
+        Some(early) => {
+            let mut accepted = pin!(early.accepted());
+            let mut hearing = pin!(chosen.hear_out(heard));
+            tokio::select! {
+                biased;
+                accepted = &mut accepted => match accepted {
+                    true => hearing.await,
+                    false => return Ok(None),
+                },
+                // Whatever fails before the handshake is over may fail because the relay declined.
+                outcome = &mut hearing => match outcome {
+                    Err(_) if !accepted.await => return Ok(None),
+                    outcome => outcome,
+                },
+            }
         }
-        Err(why) => Attempt::Failed(why),
-    }
+    };
+    outcome.map(|is_the_one| Some((chosen, is_the_one)))
 }
 
 impl Chosen {

@@ -4,6 +4,7 @@
 //! reader whose cursor was overtaken gets the difference between its view and the room as it is.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parlor_transport::address::RelayAddress;
 use parlor_transport::id::UserId;
@@ -11,7 +12,7 @@ use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Extras, RoomExtra, Said, StreamExtra, TrackStatus};
 
 use super::mirror::{Change, Mirror};
-use super::{RoomEvent, RoomStatus, RoomView};
+use super::{RoomEvent, RoomStatus, RoomView, Rung};
 
 /// Events kept for readers: a join storm of a thousand people can be read one by one, and at some
 /// 1 kB an event the memory stays about 1 MB.
@@ -96,6 +97,11 @@ impl Feed {
     /// Takes a change of the room's state.
     pub fn push_status(&mut self, status: RoomStatus) {
         self.push(RoomEvent::State(status));
+    }
+
+    /// Takes a step of the recovery ladder that worked.
+    pub fn push_recovered(&mut self, rung: Rung, took: Duration) {
+        self.push(RoomEvent::Recovered { rung, took });
     }
 
     /// Takes a message of another user.

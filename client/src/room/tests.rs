@@ -460,6 +460,7 @@ fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
         }
         RoomEvent::RoomInfo { .. }
         | RoomEvent::State(_)
+        | RoomEvent::Recovered { .. }
         | RoomEvent::TokenWillExpire { .. }
         | RoomEvent::RelayLeaving { .. } => {}
         RoomEvent::Message { .. } | RoomEvent::MessagesMissed { .. } => panic!("nobody said anything"),

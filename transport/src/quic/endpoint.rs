@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::congestion::WindowTarget;
+use super::resumption::{Connected, Early, Remembered};
 use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
 use crate::clock::Clock;
@@ -124,7 +125,11 @@ pub struct Binding {
     socket: Arc<dyn AsyncUdpSocket>,
     clock: Clock,
     seed: Option<[u8; 32]>,
+    renew: Option<Renew>,
 }
+
+/// Opens another socket of the same kind.
+type Renew = Arc<dyn Fn() -> io::Result<Arc<dyn AsyncUdpSocket>> + Send + Sync>;
 
 impl Binding {
     /// A UDP socket of this machine; port 0 lets the system choose. Needs a tokio runtime.
@@ -133,15 +138,25 @@ impl Binding {
     /// [`BindError`] when the address cannot be had.
     pub fn udp(address: SocketAddr) -> Result<Self, BindError> {
         let clock = Clock::system();
-        let failed = |source| BindError { address, source };
-        let socket = UdpSocket::bind(address).map_err(failed)?;
-        let socket = clock.quinn_runtime().wrap_udp_socket(socket).map_err(failed)?;
-        Ok(Binding { socket, clock, seed: None })
+        let runtime = clock.quinn_runtime();
+        let open = move || runtime.wrap_udp_socket(UdpSocket::bind(address)?);
+        let socket = open().map_err(|source| BindError { address, source })?;
+        let binding = Binding::custom(socket, clock, None);
+        // A port that was asked for is taken as long as the socket before is open.
+        Ok(if address.port() == 0 { binding.renewable(open) } else { binding })
     }
 
     /// Any socket on any clock. With a `seed`, connection ids and the like repeat from run to run.
     pub fn custom(socket: Arc<dyn AsyncUdpSocket>, clock: Clock, seed: Option<[u8; 32]>) -> Self {
-        Binding { socket, clock, seed }
+        Binding { socket, clock, seed, renew: None }
+    }
+
+    /// The same, with the means to [renew](Endpoint::renew) it: `open` gives another socket.
+    pub fn renewable(
+        self,
+        open: impl Fn() -> io::Result<Arc<dyn AsyncUdpSocket>> + Send + Sync + 'static,
+    ) -> Self {
+        Binding { renew: Some(Arc::new(open)), ..self }
     }
 
     /// The clock of this endpoint.
@@ -175,13 +190,22 @@ impl Coded for ConnectError {
 }
 
 /// A socket that makes connections, takes them, or both.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
     clock: Clock,
     options: Arc<Options>,
     server: Arc<Mutex<Option<quinn::ServerConfig>>>,
+    remembered: Arc<Remembered>,
     connections: Arc<AtomicU64>,
+    renew: Arc<Mutex<Option<Renew>>>,
+    rebinds: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("quinn", &self.quinn).finish_non_exhaustive()
+    }
 }
 
 impl Endpoint {
@@ -213,7 +237,10 @@ impl Endpoint {
             clock: binding.clock,
             options: Arc::new(options),
             server: Arc::new(Mutex::new(server)),
+            remembered: Arc::default(),
             connections: Arc::default(),
+            renew: Arc::new(Mutex::new(binding.renew)),
+            rebinds: Arc::default(),
         })
     }
 
@@ -230,7 +257,30 @@ impl Endpoint {
     /// # Errors
     /// An I/O error when the socket does not work; the one before stays in use.
     pub fn rebind(&self, binding: Binding) -> io::Result<()> {
-        self.quinn.rebind_abstract(binding.socket)
+        self.quinn.rebind_abstract(binding.socket)?;
+        *self.renew.lock().unwrap_or_else(PoisonError::into_inner) = binding.renew;
+        self.rebinds.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Goes on with another socket of the same kind, on another port.
+    ///
+    /// # Errors
+    /// When none can be had; the one before stays in use. [`io::ErrorKind::Unsupported`] for a binding that is bound
+    /// to a port of its user's choice, or cannot be renewed.
+    pub fn renew(&self) -> io::Result<()> {
+        let renew = self.renew.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let renew = renew.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "this socket is bound to a port of its user's choice")
+        })?;
+        self.quinn.rebind_abstract(renew()?)?;
+        self.rebinds.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How often the socket was changed.
+    pub fn rebinds(&self) -> u64 {
+        self.rebinds.load(Ordering::Relaxed)
     }
 
     /// The endpoint's clock.
@@ -270,34 +320,61 @@ impl Endpoint {
         host: &str,
         trust: Trust,
     ) -> Result<Session, ConnectError> {
+        let Connected { session, early } = self.connect_early(address, host, trust).await?;
+        if let Some(early) = early
+            && !early.accepted().await
+            && let Some(ended) = session.close_reason()
+        {
+            return Err(ConnectError { address, code: ended.code, text: ended.text });
+        }
+        Ok(session)
+    }
+
+    /// The same; but where this endpoint has spoken to the relay before, the connection is there at once, and the
+    /// handshake goes on beside the first data.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_early(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        trust: Trust,
+    ) -> Result<Connected, ConnectError> {
         let failed = |code: Code, text: String| ConnectError { address, code, text };
-        let crypto = trust
-            .client_config(self.options.key_log)
-            .ok()
-            .and_then(|config| QuicClientConfig::try_from(config).ok())
+        let crypto = self
+            .remembered
+            .config(trust, self.options.key_log)
             .ok_or_else(|| failed(Code::Internal, "TLS cannot be set up".to_owned()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        let mut config = quinn::ClientConfig::new(crypto);
         let window = WindowTarget::default();
         config.transport_config(Arc::new(self.transport("client", &window)));
+        config.token_store(self.remembered.tokens.clone());
         let connecting = self
             .quinn
             .connect_with(config, address, host)
             .map_err(|error| failed(Code::ConnectFailed, error.to_string()))?;
+        let connecting = match connecting.into_0rtt() {
+            Ok((connection, accepted)) => {
+                let early = Some(Early(accepted));
+                return Ok(Connected { session: self.session(connection, window), early });
+            }
+            Err(connecting) => connecting,
+        };
         match connecting.await {
-            Ok(connection) => Ok(Session::new(connection, self.clock.clone(), window, self.options.ablation)),
+            Ok(connection) => Ok(Connected { session: self.session(connection, window), early: None }),
             Err(quinn::ConnectionError::TimedOut) => {
                 Err(failed(Code::ConnectTimeout, Code::ConnectTimeout.text().to_owned()))
-            }
-            Err(quinn::ConnectionError::TransportError(error))
-                if is_certificate_alert(u64::from(error.code)) =>
-            {
-                Err(failed(Code::CertificateMismatch, Code::CertificateMismatch.text().to_owned()))
             }
             Err(error) => {
                 let ended = Ended::from_quinn(error);
                 Err(failed(ended.code, ended.text))
             }
         }
+    }
+
+    fn session(&self, connection: quinn::Connection, window: WindowTarget) -> Session {
+        Session::new(connection, self.clock.clone(), window, self.options.ablation)
     }
 
     /// The next connection that somebody tries to make; `None` once the endpoint is closed.
@@ -349,7 +426,7 @@ impl Incoming {
         self.incoming.refuse();
     }
 
-    /// Completes the handshake.
+    /// Completes the handshake, or begins with what the peer sent before it was complete (0-RTT data).
     ///
     /// # Errors
     /// Why it did not come about.
@@ -363,18 +440,26 @@ impl Incoming {
             }
             None => self.incoming.accept(),
         };
-        match accepted {
-            Ok(connecting) => match connecting.await {
-                Ok(connection) => Ok(Session::new(
-                    connection,
-                    self.endpoint.clock.clone(),
-                    window,
-                    self.endpoint.options.ablation,
-                )),
-                Err(error) => Err(Ended::from_quinn(error)),
+        // On this side the connection is there at once; but only who has a ticket has said anything by then.
+        let (connection, handshake) = match accepted.map_err(Ended::from_quinn)?.into_0rtt() {
+            Ok(early) => early,
+            Err(connecting) => {
+                let connection = connecting.await.map_err(Ended::from_quinn)?;
+                return Ok(self.endpoint.session(connection, window));
+            }
+        };
+        let session = self.endpoint.session(connection.clone(), window);
+        tokio::select! {
+            biased;
+            complete = handshake => match connection.close_reason() {
+                Some(error) if !complete => return Err(session.ended(error)),
+                _ => {}
             },
-            Err(error) => Err(Ended::from_quinn(error)),
+            stream = connection.accept_bi() => {
+                session.set_early(stream.map_err(|error| session.ended(error))?);
+            }
         }
+        Ok(session)
     }
 }
 
@@ -425,10 +510,4 @@ fn qlog_stream(
         .title(Some(format!("parlor {side} connection {number}")))
         .start_time(clock.to_std(clock.now()));
     Ok(config.into_stream())
-}
-
-/// TLS alerts that say "your certificate will not do", as QUIC carries them (RFC 9001, section 4.8).
-fn is_certificate_alert(code: u64) -> bool {
-    const ALERTS: [u64; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
-    code.checked_sub(0x100).is_some_and(|alert| ALERTS.contains(&alert))
 }

@@ -106,6 +106,9 @@ impl Inbound {
             reading: FuturesUnordered::new(),
             reading_bytes: Arc::default(),
         };
+        if let Some((send, recv)) = inbound.session.take_early() {
+            inbound.reading.push(Box::pin(read_requests(send, recv)));
+        }
         (inbound, lanes)
     }
 

@@ -6,11 +6,13 @@ mod congestion;
 pub mod endpoint;
 pub mod inbound;
 pub mod media;
+mod resumption;
 pub mod session;
 pub mod tls;
 
 pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options, QlogError};
 pub use inbound::{Arrival, Inbound};
 pub use media::{MediaSender, OutStats, Outgoing};
+pub use resumption::{Connected, Early};
 pub use session::{Ended, MessageReceiver, MessageSender, RecvError, Session};
 pub use tls::{Fingerprint, Identity, IdentityError, Trust};

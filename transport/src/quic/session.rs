@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +43,9 @@ impl Ended {
             ConnectionError::VersionMismatch => {
                 (Code::VersionMismatch, "no QUIC version in common".to_owned(), false)
             }
+            ConnectionError::TransportError(error) if is_certificate_alert(u64::from(error.code)) => {
+                (Code::CertificateMismatch, Code::CertificateMismatch.text().to_owned(), false)
+            }
             error @ ConnectionError::TransportError(_) => (Code::ProtocolViolation, error.to_string(), false),
             error => (Code::ConnectionLost, error.to_string(), false),
         };
@@ -62,6 +65,12 @@ impl Coded for Ended {
     fn code(&self) -> Code {
         self.code
     }
+}
+
+/// TLS alerts that say "your certificate will not do", as QUIC carries them (RFC 9001, section 4.8).
+fn is_certificate_alert(code: u64) -> bool {
+    const ALERTS: [u64; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+    code.checked_sub(0x100).is_some_and(|alert| ALERTS.contains(&alert))
 }
 
 /// Why nothing more can be read from a control QUIC stream.
@@ -91,7 +100,12 @@ pub struct Session {
     pub(super) clock: Clock,
     pub(super) out: Arc<Out>,
     closed_with: Arc<OnceLock<(Code, String)>>,
+    /// A QUIC stream that the peer opened before the handshake was over.
+    early: Arc<Mutex<Option<BothWays>>>,
 }
+
+/// A bidirectional QUIC stream.
+pub(super) type BothWays = (quinn::SendStream, quinn::RecvStream);
 
 impl Session {
     pub(super) fn new(
@@ -101,7 +115,7 @@ impl Session {
         ablation: Ablation,
     ) -> Self {
         let out = Arc::new(Out::new(quinn.clone(), clock.clone(), window, ablation));
-        Session { quinn, clock, out, closed_with: Arc::default() }
+        Session { quinn, clock, out, closed_with: Arc::default(), early: Arc::default() }
     }
 
     /// The peer's address as it is now.
@@ -109,9 +123,10 @@ impl Session {
         self.quinn.remote_address()
     }
 
-    /// UDP datagrams that came on this connection so far.
-    pub fn datagrams_received(&self) -> u64 {
-        self.quinn.stats().udp_rx.datagrams
+    /// UDP datagrams that came on this connection so far, and that left.
+    pub fn datagrams(&self) -> (u64, u64) {
+        let stats = self.quinn.stats();
+        (stats.udp_rx.datagrams, stats.udp_tx.datagrams)
     }
 
     /// The clock of the endpoint.
@@ -213,6 +228,19 @@ impl Session {
         MediaSender::new(self.clone())
     }
 
+    /// How the connection ended, if it did.
+    pub fn close_reason(&self) -> Option<Ended> {
+        self.quinn.close_reason().map(|error| self.ended(error))
+    }
+
+    pub(super) fn set_early(&self, stream: BothWays) {
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    pub(super) fn take_early(&self) -> Option<BothWays> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// How the connection ended, in our own words if we ended it.
     pub(super) fn ended(&self, error: ConnectionError) -> Ended {
         match (self.closed_with.get(), error) {
@@ -225,8 +253,8 @@ impl Session {
 
     /// The end of a connection whose QUIC stream just failed.
     async fn ended_or_broken(&self, broken: &'static str) -> Ended {
-        match self.quinn.close_reason() {
-            Some(error) => self.ended(error),
+        match self.close_reason() {
+            Some(ended) => ended,
             None => Ended { code: Code::ProtocolViolation, text: broken.to_owned(), by_peer: true },
         }
     }

@@ -18,6 +18,9 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 pub(crate) const ALPN: &[u8] = b"parlor/1";
 /// The name on development certificates; a pinned fingerprint makes the name meaningless.
 const DEVELOPMENT_NAME: &str = "parlor-development";
+/// Session tickets that a relay remembers, of some 300 bytes each: rustls gives two to every connection, and 10,000
+/// users may come back at once. The oldest are forgotten; who shows one of them makes a full handshake.
+const TICKETS_MAX: usize = 20_000;
 const CERTIFICATE_FILE: &str = "relay-cert.pem";
 const KEY_FILE: &str = "relay-key.pem";
 
@@ -168,6 +171,9 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![ALPN.to_vec()];
+        // Kept here and taken out when they are shown, so that 0-RTT data cannot be replayed.
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(TICKETS_MAX);
+        config.max_early_data_size = u32::MAX;
         if key_log {
             config.key_log = Arc::new(rustls::KeyLogFile::new());
         }
@@ -220,6 +226,7 @@ impl Trust {
             }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
+        config.enable_early_data = true;
         if key_log {
             config.key_log = Arc::new(rustls::KeyLogFile::new());
         }

@@ -52,6 +52,8 @@ struct HostState {
     up: Link<Packet>,
     down: Link<Packet>,
     inboxes: BTreeMap<u16, Inbox>,
+    /// Ports whose sockets belong to a network that is gone.
+    cut: BTreeSet<u16>,
 }
 
 /// A socket's receive buffer.
@@ -104,6 +106,7 @@ impl Fabric {
             up: Link::new(profile.up, seeded(self.seed, &format!("{name}/up"))),
             down: Link::new(profile.down, seeded(self.seed, &format!("{name}/down"))),
             inboxes: BTreeMap::new(),
+            cut: BTreeSet::new(),
         });
         Ok(id)
     }
@@ -135,6 +138,12 @@ impl Fabric {
     pub(super) fn renumber_ports(&mut self, host: HostId) {
         // A prime far from common ports, so that an old port is not soon another socket's new one.
         self.hosts[host].port_shift = self.hosts[host].port_shift.wrapping_add(7_919);
+    }
+
+    /// Cuts off the sockets that the host has now.
+    pub(super) fn cut_sockets(&mut self, host: HostId) {
+        let HostState { inboxes, cut, .. } = &mut self.hosts[host];
+        cut.extend(inboxes.keys());
     }
 
     pub(super) fn link_config(&self, host: HostId, direction: Direction) -> &LinkConfig {
@@ -181,6 +190,7 @@ impl Fabric {
 
     pub(super) fn close(&mut self, host: HostId, port: u16) {
         self.hosts[host].inboxes.remove(&port);
+        self.hosts[host].cut.remove(&port);
     }
 
     /// Sends a datagram from a host's socket.
@@ -195,7 +205,11 @@ impl Fabric {
     ) {
         let HostState { ip_outside, port_shift, .. } = self.hosts[host];
         let from = SocketAddr::new(ip_outside, port.wrapping_add(port_shift));
-        self.enter(now, host, Direction::Up, Packet { from, to, ecn, payload, sent: now });
+        let packet = Packet { from, to, ecn, payload, sent: now };
+        if self.hosts[host].cut.contains(&port) {
+            return self.end(now, &packet, Fate::NoSuchHost);
+        }
+        self.enter(now, host, Direction::Up, packet);
     }
 
     /// When something happens next.
@@ -245,8 +259,9 @@ impl Fabric {
     }
 
     fn deliver(&mut self, now: Timestamp, host: HostId, packet: Packet) -> Option<Waker> {
-        let HostState { port_shift, inboxes, .. } = &mut self.hosts[host];
-        let Some(inbox) = inboxes.get_mut(&packet.to.port().wrapping_sub(*port_shift)) else {
+        let HostState { port_shift, inboxes, cut, .. } = &mut self.hosts[host];
+        let port = packet.to.port().wrapping_sub(*port_shift);
+        let Some(inbox) = inboxes.get_mut(&port).filter(|_| !cut.contains(&port)) else {
             self.end(now, &packet, Fate::NoSuchHost);
             return None;
         };

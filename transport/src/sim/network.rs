@@ -213,7 +213,9 @@ impl Host {
     /// [`io::ErrorKind::AddrInUse`] if the port is taken.
     pub fn binding(&self, port: u16) -> io::Result<Binding> {
         let seed = self.network.endpoint_seed();
-        Ok(Binding::custom(self.socket(port)?, self.network.shared.clock.clone(), Some(seed)))
+        let binding = Binding::custom(self.socket(port)?, self.network.shared.clock.clone(), Some(seed));
+        let host = self.clone();
+        Ok(if port == 0 { binding.renewable(move || host.socket(0)) } else { binding })
     }
 
     /// Replaces both links. Packets in a queue leave at the new rate; those past it arrive as planned.
@@ -262,6 +264,12 @@ impl Host {
     /// What is on the way to the old ports is lost.
     pub fn renumber_ports(&self) {
         self.network.fabric().renumber_ports(self.id);
+    }
+
+    /// Cuts off the sockets that are open now, as when the network they belong to is gone: what they send and what
+    /// is sent to them is lost. Sockets opened later work.
+    pub fn cut_sockets(&self) {
+        self.network.fabric().cut_sockets(self.id);
     }
 
     /// What has passed one of the links so far. A copy.
