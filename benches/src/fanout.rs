@@ -1,188 +1,311 @@
-//! What a relay costs: one publisher, many subscribers over real UDP on loopback, the relay in a
-//! process of its own whose CPU time is read from the system.
+//! What a relay costs: publishers and many subscribers over real UDP, the relay in a process of its own whose CPU
+//! time, context switches and memory are read from the system.
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use parlor_client::publisher::EncodedFrame;
-use parlor_client::{Delivery, Engine, JoinOptions, PlayOptions, PublishOptions, Scenario};
+use parlor_client::{
+    Delivery, Engine, EngineConfig, JoinOptions, PlayOptions, Player, PublishOptions, Publisher, Room,
+    Scenario, Timestamp,
+};
+use parlor_transport::clock::Clock;
+use parlor_transport::quic::Binding;
+use parlor_transport::sim::Profile;
+use tokio::task::JoinSet;
 
+use crate::cpu::Usage;
+use crate::floor;
+use crate::link_socket::LinkSocket;
 use crate::quantile::Delays;
-use crate::source::{Shape, Source};
+use crate::relay_process::{RelayProcess, Which};
+use crate::source::{Kind, Shape, Source, number_of};
 
-/// The argument that turns this program into the relay of a measurement.
-pub const RELAY_COMMAND: &str = "relay-for-fanout";
-const STREAM: &str = "fanout";
 /// Time for everybody to be there and for caches and windows to settle.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Arrival delays kept for each subscriber.
-const DELAYS_MAX: usize = 100_000;
+/// Arrival delays kept for each stream that is played.
+const DELAYS_MAX: usize = 20_000;
 
 /// One measurement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fanout {
-    /// How many play the stream.
+    /// How many publish, each one stream, their frames spread evenly over the time between two frames.
+    pub publishers: usize,
+    /// How many play all of them.
     pub subscribers: usize,
+    /// Whether those who publish play the others, too: a meeting rather than a broadcast.
+    pub is_meeting: bool,
     /// What is sent.
     pub shape: Shape,
     /// How frames travel.
     pub delivery: Delivery,
+    /// The link that each subscriber is behind, if any.
+    pub link: Option<Profile>,
     /// How long is measured.
     pub length: Duration,
+    /// Whose cost is measured.
+    pub relay: Which,
+    /// Options of a relay that is started for it.
+    pub relay_options: Vec<String>,
 }
 
 /// What it gave.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Frames that reached their subscriber during the measurement.
+    /// Frames that reached a subscriber during the measurement.
     pub delivered: u64,
-    /// Frames that should have.
+    /// Their bytes.
+    pub bytes: u64,
+    /// The fewest packets that carry them.
+    pub packets: u64,
+    /// Frames published then, times those who play them.
     pub due: u64,
-    /// CPU time of the relay process; `None` where the system does not tell.
-    pub cpu: Option<Duration>,
-    /// From capture to arrival at a subscriber, by the wall clock of this machine.
+    /// What the relay used meanwhile; `None` where the system does not tell.
+    pub usage: Option<Usage>,
+    /// The relay's memory for each subscriber, bytes.
+    pub memory_per_subscriber: Option<u64>,
+    /// How long was measured.
+    pub length: Duration,
+    /// From capture to arrival at a subscriber, on this machine's clock.
     pub age: Delays,
 }
 
 impl Outcome {
-    /// CPU time for one delivered frame.
+    /// CPU time of the relay for one delivered frame.
     pub fn cpu_per_frame(&self) -> Option<Duration> {
-        let frames = u32::try_from(self.delivered).ok().filter(|&frames| frames > 0)?;
-        self.cpu.map(|cpu| cpu / frames)
+        (self.delivered > 0).then_some(self.usage?.cpu.div_f64(self.delivered as f64))
+    }
+
+    /// CPU time of the relay for one packet, of the fewest that carry what was delivered.
+    pub fn cpu_per_packet(&self) -> Option<Duration> {
+        (self.packets > 0).then_some(self.usage?.cpu.div_f64(self.packets as f64))
+    }
+
+    /// CPU seconds of the relay for a delivered gigabit.
+    pub fn cpu_per_gigabit(&self) -> Option<f64> {
+        (self.bytes > 0).then_some(self.usage?.cpu.as_secs_f64() / (self.bytes as f64 * 8e-9))
     }
 }
 
-/// A child process that ends with this value.
-struct RelayProcess {
-    child: Child,
-    address: String,
+const WARMING: u8 = 0;
+const COUNTING: u8 = 1;
+const LATE: u8 = 2;
+/// What was published during the measurement may still come for so long.
+const LATE_MAX: Duration = Duration::from_millis(300);
+
+/// What publishers and subscribers tell of the measurement.
+struct Tally {
+    phase: AtomicU8,
+    /// For each stream the numbers of the frames that count: the first, and the one after the last.
+    counted: Vec<(AtomicU64, AtomicU64)>,
+    delivered: AtomicU64,
+    bytes: AtomicU64,
+    packets: AtomicU64,
+    ages: Mutex<Vec<Option<Duration>>>,
 }
 
-impl RelayProcess {
-    fn start() -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(RELAY_COMMAND)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut address = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut address)?;
+impl Tally {
+    fn new(streams: usize) -> Self {
+        let none = || (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
+        Tally {
+            phase: AtomicU8::new(WARMING),
+            counted: (0..streams).map(|_| none()).collect(),
+            delivered: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            packets: AtomicU64::default(),
+            ages: Mutex::default(),
         }
-        let address = address.trim().to_owned();
-        if address.is_empty() {
-            _ = child.kill();
-            return Err(io::Error::other("the relay process did not start"));
-        }
-        Ok(RelayProcess { child, address })
     }
 
-    /// CPU time so far. The relay runs on one thread, so its main thread is all of it.
-    fn cpu(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).ok()?;
-        stat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    /// A frame is about to be published.
+    fn publish(&self, stream: usize, number: u64) {
+        let (first, end) = &self.counted[stream];
+        match self.phase.load(Ordering::Relaxed) {
+            COUNTING => _ = first.fetch_min(number, Ordering::Relaxed),
+            LATE => _ = end.fetch_min(number, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn counts(&self, stream: usize, number: u64) -> bool {
+        let (first, end) = &self.counted[stream];
+        (first.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&number)
+    }
+
+    /// Frames of all streams that count.
+    fn published(&self) -> u64 {
+        let count = |(first, end): &(AtomicU64, AtomicU64)| {
+            end.load(Ordering::Relaxed).saturating_sub(first.load(Ordering::Relaxed))
+        };
+        self.counted.iter().map(count).sum()
     }
 }
 
-impl Drop for RelayProcess {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
+fn failed(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 impl Fanout {
-    /// Runs the measurement; takes its length and a few seconds.
+    /// Runs the measurement; takes its length and some seconds.
     ///
     /// # Errors
     /// When the relay process does not start or somebody cannot join.
-    pub async fn run(&self) -> io::Result<Outcome> {
-        let relay = RelayProcess::start()?;
-        let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
-        let engine = || Engine::new(Scenario::StandardCall).map_err(|error| failed(&error));
-
-        let publishing = engine()?;
-        let room =
-            publishing.join(JoinOptions::new(&relay.address, "publisher")).map_err(|error| failed(&error))?;
-        let options = PublishOptions::new(STREAM).video("bench").delivery(self.delivery);
-        let publisher = room.publish(options).map_err(|error| failed(&error))?;
-        publisher.publishing().await.map_err(|error| failed(&error))?;
-
-        let counting = Arc::new(AtomicU64::new(0));
-        let mut subscribers = Vec::new();
+    pub async fn run(&self, progress: impl Fn(&str)) -> io::Result<Outcome> {
+        let relay = RelayProcess::get(&self.relay, &self.relay_options)?;
+        let tally = Arc::new(Tally::new(self.publishers));
+        let mut stage = Vec::new();
+        for number in 0..self.publishers {
+            stage.push(self.publish(&relay, number).await?);
+        }
+        let before = relay.usage();
+        let mut audience = Vec::new();
+        let mut players = Vec::new();
         for number in 0..self.subscribers {
-            let engine = engine()?;
-            let room = engine
-                .join(JoinOptions::new(&relay.address, format!("subscriber-{number}")))
-                .map_err(|error| failed(&error))?;
-            room.joined().await.map_err(|error| failed(&error))?;
-            let player = room.play(STREAM, PlayOptions::new()).map_err(|error| failed(&error))?;
-            let counting = Arc::clone(&counting);
-            subscribers.push(tokio::spawn(async move {
-                let mut frames = player.frames();
-                let (mut delivered, mut ages) = (0u64, Vec::new());
-                while let Some(frame) = frames.next().await {
-                    match counting.load(Ordering::Relaxed) {
-                        0 => {}
-                        1 => {
-                            delivered += 1;
-                            if ages.len() < DELAYS_MAX {
-                                ages.push(Some(frame.age()));
-                            }
-                        }
-                        _ => break,
-                    }
+            if number % 25 == 0 {
+                progress(&format!("{number} of {} subscribers are there", self.subscribers));
+            }
+            let engine = self.engine(number)?;
+            let options = JoinOptions::new(relay.address(), format!("subscriber-{number}"));
+            let room = engine.join(options).map_err(failed)?;
+            room.joined().await.map_err(failed)?;
+            for stream in 0..self.publishers {
+                players.push((stream, room.play(name(stream), PlayOptions::new()).map_err(failed)?));
+            }
+            audience.push((engine, room));
+        }
+        if self.is_meeting {
+            for (number, on_stage) in stage.iter().enumerate() {
+                for stream in (0..self.publishers).filter(|&stream| stream != number) {
+                    let player = on_stage.room.play(name(stream), PlayOptions::new()).map_err(failed)?;
+                    players.push((stream, player));
                 }
-                drop((player, room, engine));
-                (delivered, ages)
-            }));
+            }
         }
+        let audience_size = players.len() as u64 / self.publishers.max(1) as u64;
+        let mut tasks = JoinSet::new();
+        for (stream, player) in players {
+            tasks.spawn(watch(player, stream, Arc::clone(&tally)));
+        }
+        let clock = Clock::system();
+        for (number, on_stage) in stage.iter().enumerate() {
+            let phase = self.shape.interval() * number as u32 / self.publishers.max(1) as u32;
+            let start = on_stage.engine.now() + phase;
+            let (publisher, clock) = (on_stage.publisher.clone(), on_stage.engine.clock().clone());
+            tasks.spawn(send(publisher, number, clock, start, self.shape, Arc::clone(&tally)));
+        }
+        progress("warming up");
+        clock.sleep(WARM_UP).await;
+        let usage_before = relay.usage();
+        tally.phase.store(COUNTING, Ordering::Relaxed);
+        progress(&format!("measuring for {} s", self.length.as_secs()));
+        clock.sleep(self.length).await;
+        let usage_after = relay.usage();
+        tally.phase.store(LATE, Ordering::Relaxed);
+        clock.sleep(LATE_MAX).await;
+        let due = tally.published() * audience_size;
+        tasks.shutdown().await;
+        drop((audience, stage));
+        let usage = usage_before.zip(usage_after).map(|(before, after)| after.since(&before));
+        let grown = before.zip(usage_after).map(|(before, after)| after.memory.saturating_sub(before.memory));
+        let ages = std::mem::take(&mut *tally.ages.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Outcome {
+            delivered: tally.delivered.load(Ordering::Relaxed),
+            bytes: tally.bytes.load(Ordering::Relaxed),
+            packets: tally.packets.load(Ordering::Relaxed),
+            due,
+            usage,
+            memory_per_subscriber: grown.map(|bytes| bytes / self.subscribers.max(1) as u64),
+            length: self.length,
+            age: Delays::new(ages),
+        })
+    }
 
-        let mut source = Source::new(self.shape);
-        let start = publishing.now();
-        let (mut due, mut cpu_before) = (0, None);
-        for number in 0u32.. {
-            let captured = start + self.shape.interval() * number;
-            publishing.clock().sleep_until(captured).await;
-            let elapsed = captured.saturating_since(start);
-            if elapsed >= WARM_UP && counting.load(Ordering::Relaxed) == 0 {
-                cpu_before = relay.cpu();
-                counting.store(1, Ordering::Relaxed);
-            }
-            if elapsed >= WARM_UP + self.length {
-                break;
-            }
-            if !publisher.take_keyframe_requests().is_empty() {
-                source.force_keyframe();
-            }
-            let made = source.make();
-            due += u64::from(elapsed >= WARM_UP) * self.subscribers as u64;
-            _ = publisher.send_frame(EncodedFrame {
-                keyframe: made.keyframe,
-                ..EncodedFrame::new(0, captured, made.payload)
-            });
+    /// The engine of a subscriber: with a socket of its own, behind a link of its own.
+    fn engine(&self, number: usize) -> io::Result<Engine> {
+        let config = EngineConfig::from(Scenario::StandardCall);
+        let Some(link) = &self.link else { return Engine::new(config).map_err(failed) };
+        let clock = Clock::system();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let socket = clock.quinn_runtime().wrap_udp_socket(socket)?;
+        let name = format!("subscriber-{number}");
+        let socket = LinkSocket::new(socket, clock.clone(), link.clone(), number as u64, &name);
+        Engine::with_network(config, Binding::custom(socket, clock, None)).map_err(failed)
+    }
+
+    async fn publish(&self, relay: &RelayProcess, number: usize) -> io::Result<OnStage> {
+        let engine = Engine::new(Scenario::StandardCall).map_err(failed)?;
+        let options = JoinOptions::new(relay.address(), format!("publisher-{number}"));
+        let room = engine.join(options).map_err(failed)?;
+        let options = PublishOptions::new(name(number)).delivery(self.delivery);
+        let options = match self.shape.kind {
+            Kind::Video => options.video("bench"),
+            Kind::Audio => options.audio("bench"),
+        };
+        let publisher = room.publish(options).map_err(failed)?;
+        publisher.publishing().await.map_err(failed)?;
+        Ok(OnStage { engine, room, publisher: Arc::new(publisher) })
+    }
+}
+
+/// Somebody who publishes.
+struct OnStage {
+    engine: Engine,
+    room: Room,
+    publisher: Arc<Publisher>,
+}
+
+fn name(stream: usize) -> String {
+    format!("stream-{stream}")
+}
+
+/// Publishes until it is aborted.
+async fn send(
+    publisher: Arc<Publisher>,
+    stream: usize,
+    clock: Clock,
+    start: Timestamp,
+    shape: Shape,
+    tally: Arc<Tally>,
+) {
+    let mut source = Source::new(shape);
+    for number in 0_u32.. {
+        let captured = start + shape.interval() * number;
+        clock.sleep_until(captured).await;
+        if !publisher.take_keyframe_requests().is_empty() {
+            source.force_keyframe();
         }
-        // What is under way belongs to the measurement.
-        publishing.clock().sleep(Duration::from_millis(200)).await;
-        let cpu_after = relay.cpu();
-        counting.store(2, Ordering::Relaxed);
-        // One more frame lets every subscriber notice that it is over.
-        source.force_keyframe();
         let made = source.make();
-        _ = publisher.send_frame(EncodedFrame {
-            keyframe: true,
-            ..EncodedFrame::new(0, publishing.now(), made.payload)
-        });
-        let (mut delivered, mut ages) = (0, Vec::new());
-        for subscriber in subscribers {
-            let (frames, mut age) = subscriber.await.map_err(|error| failed(&error))?;
-            delivered += frames;
-            ages.append(&mut age);
+        let keyframe = made.keyframe && shape.kind == Kind::Video;
+        let frame = EncodedFrame { keyframe, ..EncodedFrame::new(0, captured, made.payload) };
+        tally.publish(stream, made.number);
+        // Counted whether it is taken or not: what the client drops is not delivered either.
+        _ = publisher.send_frame(frame);
+    }
+}
+
+/// Counts what comes until it is aborted.
+async fn watch(player: Player, stream: usize, tally: Arc<Tally>) {
+    let mut frames = player.frames();
+    let mut kept = 0;
+    while let Some(frame) = frames.next().await {
+        if frame.missed > 0 {
+            player.request_keyframe(0);
         }
-        let cpu = cpu_before.zip(cpu_after).map(|(before, after)| after.saturating_sub(before));
-        Ok(Outcome { delivered, due, cpu, age: Delays::new(ages) })
+        let is_counted = number_of(&frame.payload).is_some_and(|number| tally.counts(stream, number));
+        if !is_counted {
+            continue;
+        }
+        let bytes = frame.payload.len();
+        tally.delivered.fetch_add(1, Ordering::Relaxed);
+        tally.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        tally.packets.fetch_add(floor::packets(bytes) as u64, Ordering::Relaxed);
+        if kept < DELAYS_MAX {
+            kept += 1;
+            let age = Some(frame.age());
+            tally.ages.lock().unwrap_or_else(PoisonError::into_inner).push(age);
+        }
     }
 }

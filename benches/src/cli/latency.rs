@@ -105,7 +105,7 @@ enum Hop {
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
-enum Media {
+pub(super) enum Media {
     /// A keyframe of five ordinary frames every 4 s.
     Video,
     /// Opus frames of 20 ms.

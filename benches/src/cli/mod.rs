@@ -1,6 +1,7 @@
 //! The command line: one file for each measurement.
 
 mod fanout;
+mod floor;
 mod goals;
 mod latency;
 mod live;
@@ -12,7 +13,7 @@ mod scenario;
 
 use clap::{Parser, Subcommand};
 use parlor_benches::contender;
-use parlor_benches::fanout::RELAY_COMMAND;
+use parlor_benches::relay_process::RELAY_COMMAND;
 use parlor_client::Delivery;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -37,8 +38,11 @@ enum Measurement {
     Proxy(proxy::Args),
     /// How well rate control finds what a link carries, in virtual time.
     Rate(rate::Args),
-    /// CPU time of a relay for each delivered frame, over loopback.
-    Fanout(fanout::Args),
+    /// What a relay costs over loopback: CPU time for each delivered frame, memory, delay, beside the machine's floor.
+    #[command(after_help = fanout::EXAMPLES)]
+    Fanout(Box<fanout::Args>),
+    /// What this machine cannot do for less: sealing packets and handing them to the kernel.
+    Floor(floor::Args),
     /// Everything that Parlor means to reach, measured: value, goal, met or not.
     Goals(goals::Args),
     /// Who can carry frames: Parlor's modes and its contenders.
@@ -46,7 +50,7 @@ enum Measurement {
     /// Latency and fanout, with the figures that docs/measurements.md shows.
     Report,
     #[command(name = RELAY_COMMAND, hide = true)]
-    Relay,
+    Relay(fanout::RelayArgs),
 }
 
 /// How frames travel.
@@ -90,12 +94,15 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
             Ok(())
         }
         Measurement::Report => report(),
-        Measurement::Relay => fanout::relay(),
+        Measurement::Floor(args) => floor::run(&args),
+        Measurement::Relay(args) => fanout::relay(&args),
     }
 }
 
 fn report() -> Result<(), Failure> {
-    for line in ["latency --rtt 50 --loss 0,1,5 --seconds 60", "fanout --subscribers 1,10,50 --seconds 8"] {
+    for line in
+        ["latency --rtt 50 --loss 0,1,5 --seconds 60", "fanout --subscribers 100 --seconds 8 --with-floor"]
+    {
         run(std::iter::once("parlor-bench").chain(line.split(' ')).map(str::to_owned).collect())?;
         println!();
     }

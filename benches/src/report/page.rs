@@ -36,14 +36,40 @@ pub fn page(title: &str, command: &str, table: &str, rows: &[Measured]) -> Strin
             body += &figure(queue.svg());
         }
     }
-    let data = json(command, rows).to_string().replace("</", "<\\/");
-    let (title, command, table) = (escape(title), escape(command), escape(table));
+    let note = "Delays run from capture to the last byte of a frame, beyond the one-way delay of the links. A frame that \
+                never came is later than all others. Everything runs in virtual time: the same command gives the same \
+                page on every machine.";
+    whole(title, command, note, table, &body, &json(command, rows))
+}
+
+/// A page of charts that are SVG already, each with the command under it.
+pub fn assemble(
+    title: &str,
+    command: &str,
+    note: &str,
+    table: &str,
+    charts: &[String],
+    figures: &serde_json::Value,
+) -> String {
+    let caption = format!("<figcaption><code>$ {}</code></figcaption>", escape(command));
+    let body: String = charts.iter().map(|svg| format!("<figure>{svg}{caption}</figure>")).collect();
+    whole(title, command, note, table, &body, figures)
+}
+
+fn whole(
+    title: &str,
+    command: &str,
+    note: &str,
+    table: &str,
+    body: &str,
+    figures: &serde_json::Value,
+) -> String {
+    let data = figures.to_string().replace("</", "<\\/");
+    let (title, command, table, note) = (escape(title), escape(command), escape(table), escape(note));
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\
-         <body><h1>{title}</h1><pre>$ {command}</pre><p class=\"note\">Delays run from capture to the last byte of a \
-         frame, beyond the one-way delay of the links. A frame that never came is later than all others. \
-         Everything runs in virtual time: the same command gives the same page on every machine.</p>\
+         <body><h1>{title}</h1><pre>$ {command}</pre><p class=\"note\">{note}</p>\
          <pre>{table}</pre>{body}\
          <script type=\"application/json\" id=\"figures\">{data}</script></body></html>\n"
     )
