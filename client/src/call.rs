@@ -317,6 +317,7 @@ impl Call {
             RelayMessage::ClockReply(reply) => self.clock.handle_reply(now, &reply),
             RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
             RelayMessage::GoAway(go_away) => self.handle_go_away(&go_away),
+            RelayMessage::FramesRefused(refused) => self.handle_frames_refused(refused.lane, refused.refusal),
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ pub enum PublisherState {
 /// A publisher's state and the error behind it.
 ///
 /// [`Idle`](PublisherState::Idle) with an error is final; [`Requesting`](PublisherState::Requesting) with
-/// an error is being tried again.
+/// an error is being tried again; [`Publishing`](PublisherState::Publishing) with an error (code 2030) goes on, but the
+/// relay dropped frames of it: send less.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PublisherStatus {
     /// The state.
@@ -160,6 +161,13 @@ impl Lifecycle {
         }
     }
 
+    /// The relay drops frames for `error`. Ignored unless published.
+    pub fn limited(&mut self, error: Refusal) {
+        if self.0.state == PublisherState::Publishing {
+            self.0.error = Some(error);
+        }
+    }
+
     /// The connection is gone for `error`; the stream is published again once there is another. Ignored after the end.
     pub fn interrupted(&mut self, error: Refusal) {
         if self.0.state != PublisherState::Idle {
@@ -196,6 +204,12 @@ mod tests {
         assert_eq!(publisher.status().state, PublisherState::Requesting);
         publisher.published();
         assert_eq!(publisher.status().state, PublisherState::Publishing);
+        publisher.limited(Refusal::from(Code::TooManyBytes));
+        let PublisherStatus { state, error } = publisher.status();
+        assert_eq!(
+            (*state, error.as_ref().map(Coded::code)),
+            (PublisherState::Publishing, Some(Code::TooManyBytes))
+        );
         publisher.stopped();
         assert_eq!(*publisher.status(), PublisherStatus { state: PublisherState::Idle, error: None });
         publisher.refused(Refusal::from(Code::ConnectionLost));

@@ -8,6 +8,7 @@
 //! - [`room`]: what a room is, a replica that changes only by what an index (the authority) commits.
 //! - [`lobby`]: requests of clients and their answers; carries out what the index decided.
 //! - [`auth`]: apps, their keys, and what a token lets its user do.
+//! - [`gate`]: who may begin a handshake. `allowance`: how much one user may publish.
 //! - [`forward`]: frames, from a publication's cache to its players' cursors.
 //! - [`metrics`]: what is counted, as text for Prometheus. `http`: health, metrics and administration.
 //! - [`webhook`]: what the app's server is told.
@@ -15,15 +16,19 @@
 //! - [`limits`]: every bound with its reason. [`config`], [`logging`]: for the program.
 //!
 //! # What holds
-//! - No lock is held across an await. Locks are taken in this order: hub (lobby), room; plays, publication.
+//! - No lock is held across an await. Locks are taken in this order: hub (lobby), room; plays, publication; the gate's is
+//!   held with no other.
 //! - Nothing is queued per player: a player is a cursor, and what it is too slow for it skips.
 //! - A user's join comes before its streams, its streams' end before its leave, in everyone's events.
 //! - A frame that goes out decodes, given what went out before it.
 
+mod allowance;
 pub mod auth;
+mod budget;
 pub mod config;
 mod connection;
 pub mod forward;
+pub mod gate;
 mod http;
 pub mod limits;
 pub mod lobby;

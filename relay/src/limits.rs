@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use parlor_transport::wire::control::APP_MESSAGE_MAX;
 use parlor_transport::wire::frame::OBJECT_MAX;
 
 /// The bounds that the configuration can change.
@@ -12,6 +13,33 @@ use parlor_transport::wire::frame::OBJECT_MAX;
 pub struct Limits {
     /// Connections at once. An idle one costs about 40 kB, so 10,000 take 400 MB.
     pub connections_max: usize,
+    /// Of those, from one address (IPv6: one /64 network). Behind one address may be the people of a large office, or of
+    /// a whole part of a mobile network, and each of them may be racing a few attempts; a tenth of the relay is what
+    /// one who means harm can take away.
+    pub connections_per_address_max: usize,
+    /// Handshakes under way at once. One costs about 40 kB, so that 2,000 take 80 MB.
+    pub handshakes_max: usize,
+    /// Of those, from one address that was proved: two joins on links so bad that all their 96 attempts are under way.
+    pub handshakes_per_address_max: usize,
+    /// Handshakes under way of clients who have not proved their address, which may be anybody's. From then on they
+    /// have to, which costs them a round trip. 10 MB; the people of 200 rooms who come in the same second and need a
+    /// twentieth of one each are fewer.
+    pub handshakes_unproven_max: usize,
+    /// Such handshakes begun a second. 200 are some 5 % of a core.
+    pub handshakes_unproven_per_second_max: u32,
+    /// Handshakes begun a second of clients who have: some 30 % of a core. So many in ten seconds come back to a full
+    /// relay that was started anew.
+    pub handshakes_per_second_max: u32,
+    /// Of those, from one address. One who races on a bad link begins 20 a second, so that five may do it behind one
+    /// address, and many more for [`HANDSHAKE_SECONDS_AT_ONCE`].
+    pub handshakes_per_address_per_second_max: u32,
+    /// How long a handshake may take. Where seven packets in ten are lost both ways one in twenty takes longer, and
+    /// there others race beside it.
+    pub handshake_timeout: Duration,
+    /// UDP packets a second that one connection may send on and on, or QUIC datagrams and pieces of QUIC streams in them if
+    /// those are more; over that it is closed. 32 Mbit/s of frames with
+    /// half as much again of redundancy are 5,500, reports and acknowledgements for 256 plays 2,000.
+    pub packets_per_second_max: u32,
     /// Rooms at once. An empty room's books cost about 1 kB; as many as connections is never too few.
     pub rooms_max: usize,
     /// Users in one room. Every join is told to everyone, so this bounds the work of one event.
@@ -19,6 +47,23 @@ pub struct Limits {
     /// Streams that one user publishes at once: camera, screen and some to spare. Each may hold
     /// [`cache_bytes_max`](Self::cache_bytes_max) per track and layer.
     pub publish_max: u32,
+    /// Bytes of frames that one user may publish a second on and on, all streams together: 32 Mbit/s, a camera in three
+    /// sizes and a screen at the best quality in use, twice.
+    pub publish_bytes_per_second_max: u32,
+    /// Bytes of frames at once: eight of the largest frames, when all streams are asked for a keyframe together.
+    pub publish_bytes_burst_max: u32,
+    /// Requests a connection may make at once. Joining a room of 256 streams and playing them all takes half.
+    pub requests_burst_max: u32,
+    /// Requests per second a connection may make on and on: changing the wishes of 50 views twice a second.
+    pub requests_per_second_max: u32,
+    /// Bytes of one app message; at most [`APP_MESSAGE_MAX`], which the protocol lets nobody exceed.
+    pub message_bytes_max: usize,
+    /// What app messages of one user may cost at once: 1 for each, and 1 for each KiB begun. A hundred short ones, or a
+    /// dozen of the largest; a room of 1,000 then has 200 MB to send at most.
+    pub message_burst_max: u32,
+    /// What they may cost a second on and on: 40 short messages, more than people type and enough for a pointer that is
+    /// shown to others. A room of 1,000 turns it into 40,000 messages a second.
+    pub message_cost_per_second_max: u32,
     /// Streams that one user plays at once: four pages of a grid of 8 x 8.
     pub play_max: u32,
     /// Bytes of frames kept per track and layer: 4 s at 4 Mbit/s. At least one largest frame.
@@ -41,9 +86,25 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 10_000,
+            connections_per_address_max: 1000,
+            handshakes_max: 2000,
+            handshakes_per_address_max: 200,
+            handshakes_unproven_max: 250,
+            handshakes_unproven_per_second_max: 200,
+            handshakes_per_second_max: 1000,
+            handshakes_per_address_per_second_max: 100,
+            handshake_timeout: Duration::from_secs(10),
+            packets_per_second_max: 10_000,
             rooms_max: 10_000,
             users_per_room_max: 10_000,
             publish_max: 16,
+            publish_bytes_per_second_max: 4_000_000,
+            publish_bytes_burst_max: 8 << 20,
+            requests_burst_max: 600,
+            requests_per_second_max: 100,
+            message_bytes_max: APP_MESSAGE_MAX,
+            message_burst_max: 200,
+            message_cost_per_second_max: 80,
             play_max: 256,
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
@@ -55,6 +116,22 @@ impl Default for Limits {
     }
 }
 
+/// Handshakes at once, in seconds of their rate: people come together, at the full hour or when a network is back.
+pub const HANDSHAKE_SECONDS_AT_ONCE: u32 = 4;
+/// Attempts a second that are asked to prove their address; more are not answered. One takes some 10 µs, so that a flood
+/// of them takes a tenth of a core, and what is sent is a twelfth of what came.
+pub const RETRIES_PER_SECOND_MAX: u32 = 10_000;
+/// A publisher is over its limit until nothing was dropped for so long: longer than the slowest keyframe interval in use
+/// is apart from the next, shorter than people take to try again.
+pub const PUBLISH_OVER_FORGET: Duration = Duration::from_secs(3);
+/// Who is over the limit for so long loses a stream: time enough for an encoder to be told and to be slower.
+pub const PUBLISH_OVER_MAX: Duration = Duration::from_secs(10);
+/// A publisher over its limit is told so often.
+pub const PUBLISH_OVER_TELL_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the packets of a connection are counted.
+pub const PACKETS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Packets at once, in seconds of their rate: a path that stood still delivers what it held.
+pub const PACKET_SECONDS_AT_ONCE: u32 = 3;
 /// Ended sessions remembered with the reason, for clients that come back to them: those of a relay's worth of users.
 pub const FAREWELLS_MAX: usize = 10_000;
 /// The smallest [`Limits::cache_bytes_max`]: below it the largest frame would not fit.
@@ -95,16 +172,6 @@ pub const LAYER_SILENCE_MAX: Duration = Duration::from_secs(2);
 pub const NOTICES_MAX: usize = 1024;
 /// Room for answers that must be free before the next request is read.
 pub const ANSWERS_PER_REQUEST_MAX: usize = 256;
-/// Requests a connection may make at once. Joining a room of 256 streams and playing them all takes half.
-pub const REQUESTS_BURST_MAX: u32 = 600;
-/// Requests per second a connection may make on and on: changing the wishes of 50 views twice a second.
-pub const REQUESTS_PER_SECOND_MAX: u32 = 100;
-/// What app messages of one user may cost at once: 1 for each, and 1 for each KiB begun. A hundred short ones, or a
-/// dozen of the largest; a room of 1,000 then has 200 MB to send at most.
-pub const MESSAGE_BURST_MAX: u32 = 200;
-/// What they may cost a second on and on: 40 short messages, more than people type and enough for a pointer that is
-/// shown to others. A room of 1,000 turns it into 40,000 messages a second.
-pub const MESSAGE_COST_PER_SECOND_MAX: u32 = 80;
 /// App messages waiting for one receiver: ten users' bursts. One who lets more wait does not read.
 pub const MESSAGES_WAITING_MAX: usize = 1024;
 /// Bytes of them: 6 s at 2 Mbit/s. Receivers share the bytes, so that a room of slow ones holds little more than one.

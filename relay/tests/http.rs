@@ -345,3 +345,51 @@ fn the_apps_server_is_told_in_order_and_until_it_takes_it() {
     assert_eq!((&posts[4]["stream"], &posts[4]["reason"]), (&json!("cam"), &json!("Left")));
     _ = fs::remove_file(file);
 }
+
+#[test]
+fn the_configuration_is_read_again_for_who_may_ask_and_a_bad_one_changes_nothing() {
+    let directory = env::temp_dir().join(format!("parlor-relay-http-reload-file-{}", process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("relay.toml");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("[limits]\nusers_per_room_max = 1\n");
+    let token = directory.join("admin.token");
+    fs::write(&token, TOKEN).unwrap();
+    let relay = Running::start(
+        "reload",
+        &["--config", file.to_str().unwrap(), "--admin-token-file", token.to_str().unwrap()],
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut ann = relay.join("ann").await;
+        assert!(matches!(ann.answers.recv().await.unwrap(), Some(RelayMessage::Joined(_))));
+        let is_full = async |user: &str| {
+            let mut guest = relay.join(user).await;
+            match guest.answers.recv().await.unwrap() {
+                Some(RelayMessage::Refused(refused)) => {
+                    assert_eq!(refused.refusal.code, Code::RoomFull);
+                    true
+                }
+                Some(RelayMessage::Joined(_)) => false,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(is_full("bobby").await);
+        assert_eq!(relay.ask("POST", "/admin/reload", None, "").0, 401);
+        assert_eq!(relay.administer("GET", "/reload", "").0, 405);
+
+        write("[limits]\nusers_per_room_max = many\n");
+        let (status, answer) = relay.administer("POST", "/reload", "");
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 409 && error.contains("relay.toml:2"), "{status} {error}");
+        assert!(error.contains("the old configuration stays in force"), "{error}");
+        assert!(is_full("bobby").await);
+
+        write("host = \"elsewhere\"\n[limits]\nusers_per_room_max = 9\n");
+        let (status, answer) = relay.administer("POST", "/reload", "");
+        assert_eq!((status, answer), (200, json!({ "apps": ["dev"], "needs_restart": ["host"] })));
+        assert!(!is_full("charly").await);
+    });
+    relay.terminate();
+    _ = fs::remove_dir_all(&directory);
+}

@@ -199,11 +199,11 @@ fn apps_with_keys_are_served_and_read_again_but_not_beside_dev() {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let hangup = format!("kill -HUP {}", child.id());
     assert!(Command::new("sh").args(["-c", &hangup]).status().unwrap().success());
-    let reloaded = log.find(|line| line.contains("apps reloaded")).unwrap();
+    let reloaded = log.find(|line| line.contains("configuration reloaded")).unwrap();
     assert!(reloaded.contains("shop, bank"), "{reloaded}");
     directory.file("relay.toml", "nonsense");
     assert!(Command::new("sh").args(["-c", &hangup]).status().unwrap().success());
-    let kept = log.find(|line| line.contains("the old apps stay")).unwrap();
+    let kept = log.find(|line| line.contains("the old configuration stays in force")).unwrap();
     assert!(kept.contains("relay.toml:1"), "{kept}");
     terminate(child);
     assert!(log.all(|line| !line.contains("thirty-two")));

@@ -134,6 +134,7 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
     let document = Document::read();
     let millis = |duration: Duration| duration.as_millis() as u64;
     let held = HopLimits::found();
+    let relay = limits::Limits::default();
     let known: BTreeMap<&str, u64> = [
         ("AGENT_MAX", AGENT_MAX as u64),
         ("BURST_MAX", BURST_MAX),
@@ -162,8 +163,8 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("HOLD_QUIC_STREAM", millis(HOLD_QUIC_STREAM)),
         ("LANE_MAX", LANE_MAX.into()),
         ("LISTED_MAX", LISTED_MAX as u64),
-        ("MESSAGE_BURST_MAX", limits::MESSAGE_BURST_MAX.into()),
-        ("MESSAGE_COST_PER_SECOND_MAX", limits::MESSAGE_COST_PER_SECOND_MAX.into()),
+        ("MESSAGE_BURST_MAX", relay.message_burst_max.into()),
+        ("MESSAGE_COST_PER_SECOND_MAX", relay.message_cost_per_second_max.into()),
         ("LAYERS_MAX", LAYERS_MAX.into()),
         ("METADATA_MAX", METADATA_MAX as u64),
         ("OBJECT_MAX", OBJECT_MAX as u64),
@@ -171,8 +172,8 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("PORT_DEFAULT", PORT_DEFAULT.into()),
         ("QUIC_STREAMS_MAX", u64::from(Options::default().frames_in_flight_max) + 2),
         ("REFUSAL_TEXT_MAX", Refusal::TEXT_MAX as u64),
-        ("REQUESTS_BURST_MAX", limits::REQUESTS_BURST_MAX.into()),
-        ("REQUESTS_PER_SECOND_MAX", limits::REQUESTS_PER_SECOND_MAX.into()),
+        ("REQUESTS_BURST_MAX", relay.requests_burst_max.into()),
+        ("REQUESTS_PER_SECOND_MAX", relay.requests_per_second_max.into()),
         ("TOKEN_CHECK_COST", limits::TOKEN_CHECK_COST.into()),
         ("TOKEN_BYTES_MAX", Token::BYTES_MAX as u64),
         ("STREAM_INFO_MAX", STREAM_INFO_MAX as u64),

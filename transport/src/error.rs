@@ -135,6 +135,12 @@ codes! {
     TooManyKeys = 1052, final, "the room's info has as many keys as it may; remove one first";
     /// What only a user whom others see may do.
     Unseen = 1053, final, "an unseen user can neither publish nor send messages; join again to be seen";
+    /// One address has as many connections as it may.
+    TooManyConnections = 1060, retry, "too many connections from this address; close some or raise the relay's limit";
+    /// More handshakes than the relay takes.
+    RelayBusy = 1061, retry, "the relay takes no more connections at the moment; try again shortly";
+    /// More packets than one connection may send.
+    TooManyPackets = 1062, retry, "too many packets on one connection; send less";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.
@@ -157,6 +163,8 @@ codes! {
     StreamRemoved = 2020, final, "the stream was removed by a moderator or the server; it may be published again";
     /// A moderator or the server lets the user publish nothing.
     PublishBanned = 2021, final, "a moderator or the server has forbidden this user to publish; ask them";
+    /// More bytes of frames than one user may publish in the time.
+    TooManyBytes = 2030, final, "more bytes a second than one user may publish; lower the bitrate or raise the relay's limit";
 
     // 3000–3999: playing.
     /// As many streams as one user may play.

@@ -212,6 +212,14 @@ impl Call {
         }
     }
 
+    /// The relay drops frames; the stream goes on.
+    pub(super) fn handle_frames_refused(&mut self, lane: u32, refusal: Refusal) {
+        if let Some(publication) = self.publications.get_mut(&lane) {
+            publication.lifecycle.limited(refusal);
+            self.touch(lane);
+        }
+    }
+
     pub(super) fn handle_keyframe_wanted(&mut self, wanted: &KeyframeWanted) {
         if let Some(publication) = self.publications.get_mut(&wanted.lane) {
             let request = KeyframeRequest { track: wanted.track, spatial: wanted.spatial };

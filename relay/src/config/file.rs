@@ -87,10 +87,25 @@ struct TlsSection {
 #[serde(deny_unknown_fields)]
 struct Limits {
     connections_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
+    handshakes_max: Option<usize>,
+    handshakes_per_address_max: Option<usize>,
+    handshakes_unproven_max: Option<usize>,
+    handshakes_unproven_per_second_max: Option<u32>,
+    handshakes_per_second_max: Option<u32>,
+    handshakes_per_address_per_second_max: Option<u32>,
+    packets_per_second_max: Option<u32>,
     rooms_max: Option<usize>,
     users_per_room_max: Option<usize>,
     publish_max: Option<u32>,
+    publish_bytes_per_second_max: Option<u32>,
+    publish_bytes_burst_max: Option<u32>,
     play_max: Option<u32>,
+    requests_burst_max: Option<u32>,
+    requests_per_second_max: Option<u32>,
+    message_bytes_max: Option<usize>,
+    message_burst_max: Option<u32>,
+    message_cost_per_second_max: Option<u32>,
     cache_bytes_max: Option<usize>,
     cache_age_max_ms: Option<u64>,
     keyframe_interval_min_ms: Option<u64>,
@@ -107,6 +122,7 @@ struct Tokens {
 #[serde(deny_unknown_fields)]
 struct Connections {
     idle_timeout_ms: Option<u64>,
+    handshake_timeout_ms: Option<u64>,
     session_grace_ms: Option<u64>,
     keep_alive_ms: Option<u64>,
     frames_in_flight_max: Option<u32>,
@@ -200,6 +216,21 @@ impl File {
 
         let bounds = &mut config.limits;
         set(&mut bounds.connections_max, limits.connections_max);
+        set(&mut bounds.connections_per_address_max, limits.connections_per_address_max);
+        set(&mut bounds.handshakes_max, limits.handshakes_max);
+        set(&mut bounds.handshakes_per_address_max, limits.handshakes_per_address_max);
+        set(&mut bounds.handshakes_unproven_max, limits.handshakes_unproven_max);
+        set(&mut bounds.handshakes_unproven_per_second_max, limits.handshakes_unproven_per_second_max);
+        set(&mut bounds.handshakes_per_second_max, limits.handshakes_per_second_max);
+        set(&mut bounds.handshakes_per_address_per_second_max, limits.handshakes_per_address_per_second_max);
+        set(&mut bounds.packets_per_second_max, limits.packets_per_second_max);
+        set(&mut bounds.publish_bytes_per_second_max, limits.publish_bytes_per_second_max);
+        set(&mut bounds.publish_bytes_burst_max, limits.publish_bytes_burst_max);
+        set(&mut bounds.requests_burst_max, limits.requests_burst_max);
+        set(&mut bounds.requests_per_second_max, limits.requests_per_second_max);
+        set(&mut bounds.message_bytes_max, limits.message_bytes_max);
+        set(&mut bounds.message_burst_max, limits.message_burst_max);
+        set(&mut bounds.message_cost_per_second_max, limits.message_cost_per_second_max);
         set(&mut bounds.rooms_max, limits.rooms_max);
         set(&mut bounds.users_per_room_max, limits.users_per_room_max);
         set(&mut bounds.publish_max, limits.publish_max);
@@ -211,6 +242,7 @@ impl File {
         set(&mut bounds.token_notice, tokens.notice_ms.map(Duration::from_millis));
         set(&mut bounds.token_grace, tokens.grace_ms.map(Duration::from_millis));
 
+        set(&mut bounds.handshake_timeout, connections.handshake_timeout_ms.map(Duration::from_millis));
         set(&mut bounds.session_grace, connections.session_grace_ms.map(Duration::from_millis));
 
         let quic = &mut config.quic;

@@ -71,6 +71,30 @@ pub struct Flags {
     /// Connections at once.
     #[arg(long, env = "PARLOR_CONNECTIONS_MAX", global = true, value_name = "N")]
     connections_max: Option<usize>,
+    /// Connections at once from one address (IPv6: one /64 network).
+    #[arg(long, env = "PARLOR_CONNECTIONS_PER_ADDRESS_MAX", global = true, value_name = "N")]
+    connections_per_address_max: Option<usize>,
+    /// Handshakes under way at once.
+    #[arg(long, env = "PARLOR_HANDSHAKES_MAX", global = true, value_name = "N")]
+    handshakes_max: Option<usize>,
+    /// Handshakes under way at once from one address that was proved.
+    #[arg(long, env = "PARLOR_HANDSHAKES_PER_ADDRESS_MAX", global = true, value_name = "N")]
+    handshakes_per_address_max: Option<usize>,
+    /// Handshakes under way at once of clients who need not prove their address.
+    #[arg(long, env = "PARLOR_HANDSHAKES_UNPROVEN_MAX", global = true, value_name = "N")]
+    handshakes_unproven_max: Option<usize>,
+    /// Handshakes a second of clients who need not prove their address.
+    #[arg(long, env = "PARLOR_HANDSHAKES_UNPROVEN_PER_SECOND_MAX", global = true, value_name = "N")]
+    handshakes_unproven_per_second_max: Option<u32>,
+    /// Handshakes a second of clients who proved their address.
+    #[arg(long, env = "PARLOR_HANDSHAKES_PER_SECOND_MAX", global = true, value_name = "N")]
+    handshakes_per_second_max: Option<u32>,
+    /// Of those, from one address.
+    #[arg(long, env = "PARLOR_HANDSHAKES_PER_ADDRESS_PER_SECOND_MAX", global = true, value_name = "N")]
+    handshakes_per_address_per_second_max: Option<u32>,
+    /// UDP packets a second that one connection may send.
+    #[arg(long, env = "PARLOR_PACKETS_PER_SECOND_MAX", global = true, value_name = "N")]
+    packets_per_second_max: Option<u32>,
     /// Rooms at once.
     #[arg(long, env = "PARLOR_ROOMS_MAX", global = true, value_name = "N")]
     rooms_max: Option<usize>,
@@ -80,9 +104,30 @@ pub struct Flags {
     /// Streams one user publishes at once.
     #[arg(long, env = "PARLOR_PUBLISH_MAX", global = true, value_name = "N")]
     publish_max: Option<u32>,
+    /// Bytes of frames a second that one user publishes on and on.
+    #[arg(long, env = "PARLOR_PUBLISH_BYTES_PER_SECOND_MAX", global = true, value_name = "BYTES")]
+    publish_bytes_per_second_max: Option<u32>,
+    /// Bytes of frames that one user publishes at once.
+    #[arg(long, env = "PARLOR_PUBLISH_BYTES_BURST_MAX", global = true, value_name = "BYTES")]
+    publish_bytes_burst_max: Option<u32>,
     /// Streams one user plays at once.
     #[arg(long, env = "PARLOR_PLAY_MAX", global = true, value_name = "N")]
     play_max: Option<u32>,
+    /// Requests that a client makes at once.
+    #[arg(long, env = "PARLOR_REQUESTS_BURST_MAX", global = true, value_name = "N")]
+    requests_burst_max: Option<u32>,
+    /// Requests that a client makes a second on and on.
+    #[arg(long, env = "PARLOR_REQUESTS_PER_SECOND_MAX", global = true, value_name = "N")]
+    requests_per_second_max: Option<u32>,
+    /// Bytes of one app message (at most 16384).
+    #[arg(long, env = "PARLOR_MESSAGE_BYTES_MAX", global = true, value_name = "BYTES")]
+    message_bytes_max: Option<usize>,
+    /// What app messages of one user cost at once.
+    #[arg(long, env = "PARLOR_MESSAGE_BURST_MAX", global = true, value_name = "N")]
+    message_burst_max: Option<u32>,
+    /// What app messages of one user cost a second on and on.
+    #[arg(long, env = "PARLOR_MESSAGE_COST_PER_SECOND_MAX", global = true, value_name = "N")]
+    message_cost_per_second_max: Option<u32>,
     /// Bytes of frames kept for each track and layer, for late joiners.
     #[arg(long, env = "PARLOR_CACHE_BYTES_MAX", global = true, value_name = "BYTES")]
     cache_bytes_max: Option<usize>,
@@ -101,6 +146,9 @@ pub struct Flags {
     /// A connection on which nothing was heard for this long is gone.
     #[arg(long, env = "PARLOR_IDLE_TIMEOUT_MS", global = true, value_name = "MS")]
     idle_timeout_ms: Option<u64>,
+    /// How long a handshake may take.
+    #[arg(long, env = "PARLOR_HANDSHAKE_TIMEOUT_MS", global = true, value_name = "MS")]
+    handshake_timeout_ms: Option<u64>,
     /// A session whose connection is gone is kept this long for its client to come back.
     #[arg(long, env = "PARLOR_SESSION_GRACE_MS", global = true, value_name = "MS")]
     session_grace_ms: Option<u64>,
@@ -214,6 +262,22 @@ impl Flags {
         }
         let limits = &mut config.limits;
         set(&mut limits.connections_max, self.connections_max);
+        set(&mut limits.connections_per_address_max, self.connections_per_address_max);
+        set(&mut limits.handshakes_max, self.handshakes_max);
+        set(&mut limits.handshakes_per_address_max, self.handshakes_per_address_max);
+        set(&mut limits.handshakes_unproven_max, self.handshakes_unproven_max);
+        set(&mut limits.handshakes_unproven_per_second_max, self.handshakes_unproven_per_second_max);
+        set(&mut limits.handshakes_per_second_max, self.handshakes_per_second_max);
+        set(&mut limits.handshakes_per_address_per_second_max, self.handshakes_per_address_per_second_max);
+        set(&mut limits.packets_per_second_max, self.packets_per_second_max);
+        set(&mut limits.publish_bytes_per_second_max, self.publish_bytes_per_second_max);
+        set(&mut limits.publish_bytes_burst_max, self.publish_bytes_burst_max);
+        set(&mut limits.requests_burst_max, self.requests_burst_max);
+        set(&mut limits.requests_per_second_max, self.requests_per_second_max);
+        set(&mut limits.message_bytes_max, self.message_bytes_max);
+        set(&mut limits.message_burst_max, self.message_burst_max);
+        set(&mut limits.message_cost_per_second_max, self.message_cost_per_second_max);
+        set(&mut limits.handshake_timeout, self.handshake_timeout_ms.map(Duration::from_millis));
         set(&mut limits.rooms_max, self.rooms_max);
         set(&mut limits.users_per_room_max, self.users_per_room_max);
         set(&mut limits.publish_max, self.publish_max);
@@ -319,7 +383,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 29, "the whole file was looked at");
+        assert_eq!(seen, 45, "the whole file was looked at");
     }
 
     #[test]

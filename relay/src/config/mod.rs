@@ -14,9 +14,11 @@ use std::time::Duration;
 use parlor_transport::address::PORT_DEFAULT;
 use parlor_transport::id::AppId;
 use parlor_transport::quic::Options;
+use parlor_transport::wire::control::APP_MESSAGE_MAX;
+use parlor_transport::wire::frame::OBJECT_MAX;
 
 use crate::auth::App;
-use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits};
+use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits, TOKEN_CHECK_COST};
 use crate::logging::LogFormat;
 use http::{AdminToken, HTTP_DEFAULT, Webhooks};
 
@@ -136,6 +138,16 @@ impl Config {
         };
         for (key, value) in [
             ("limits.connections_max", limits.connections_max),
+            ("limits.connections_per_address_max", limits.connections_per_address_max),
+            ("limits.handshakes_max", limits.handshakes_max),
+            ("limits.handshakes_per_address_max", limits.handshakes_per_address_max),
+            ("limits.handshakes_per_second_max", limits.handshakes_per_second_max as usize),
+            (
+                "limits.handshakes_per_address_per_second_max",
+                limits.handshakes_per_address_per_second_max as usize,
+            ),
+            ("limits.requests_per_second_max", limits.requests_per_second_max as usize),
+            ("limits.packets_per_second_max", limits.packets_per_second_max as usize),
             ("limits.rooms_max", limits.rooms_max),
             ("limits.users_per_room_max", limits.users_per_room_max),
         ] {
@@ -146,6 +158,24 @@ impl Config {
         if limits.cache_bytes_max < CACHE_BYTES_LEAST {
             let (value, least) = (limits.cache_bytes_max as u128, CACHE_BYTES_LEAST as u128);
             return at_least("limits.cache_bytes_max", value, least, " bytes");
+        }
+        // A token that is looked at, and the requests around it, must fit.
+        let least = 2 * TOKEN_CHECK_COST;
+        if limits.requests_burst_max < least {
+            return at_least("limits.requests_burst_max", limits.requests_burst_max.into(), least.into(), "");
+        }
+        // Otherwise the largest frame could never be published.
+        if (limits.publish_bytes_burst_max as usize) < OBJECT_MAX {
+            let (value, least) = (limits.publish_bytes_burst_max.into(), OBJECT_MAX as u128);
+            return at_least("limits.publish_bytes_burst_max", value, least, " bytes");
+        }
+        if limits.message_bytes_max > APP_MESSAGE_MAX {
+            let (value, range) =
+                (format!("{} bytes", limits.message_bytes_max), format!("at most {APP_MESSAGE_MAX} bytes"));
+            return Err(ConfigError::OutOfRange { key: "limits.message_bytes_max", value, range });
+        }
+        if limits.handshake_timeout.is_zero() {
+            return at_least("handshake_timeout_ms", 0, 1, " ms");
         }
         let (idle, keep_alive) = (self.quic.idle_timeout, self.quic.keep_alive);
         if keep_alive.is_zero() {

@@ -30,6 +30,11 @@ impl Messages {
         put
     }
 
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        lock(&self.outbox).bytes()
+    }
+
     async fn next(&self) -> Bytes {
         loop {
             // Not in the loop's condition, where the lock would be held while waiting.

@@ -19,12 +19,14 @@ use parlor_transport::hop::{GivenUp, Received};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::{Arrival, Ended, Session};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::Departure;
+use parlor_transport::wire::control::{Departure, FramesRefused, RelayMessage};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use crate::allowance::{Allowance, Fate};
+use crate::budget::Budget;
 use crate::forward::publication::Inlet;
-use crate::limits::UNJOINED_MAX;
+use crate::limits::{Limits, PACKET_SECONDS_AT_ONCE, PACKETS_CHECK_INTERVAL, UNJOINED_MAX};
 use crate::lobby::Notice;
 use crate::lock;
 use crate::server::{Connected, Hub, Mail};
@@ -66,6 +68,48 @@ impl Connection {
             lock(&self.publications).remove(&lane);
             self.hang_up(&refusal);
         }
+    }
+
+    /// Takes a frame that came, if its publisher may publish so much.
+    fn take(&self, allowance: &mut Allowance, received: Received) {
+        let Received { lane, track, sequence, frame, .. } = received;
+        let (now, bytes, counts) = (self.hub.clock().now(), frame.object().len(), self.hub.counts());
+        counts.frames_received.fetch_add(1, Ordering::Relaxed);
+        counts.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        let fate = allowance.take(now, lane, bytes);
+        if fate == Fate::Passes {
+            return self.forward(lane, |inlet, now| inlet.take(now, track, sequence, frame));
+        }
+        counts.frames_over_limit.fetch_add(1, Ordering::Relaxed);
+        self.forward(lane, |inlet, now| inlet.give_up(now, track, sequence..sequence + 1));
+        match fate {
+            Fate::EndsStream(lane) => self.hub.end_stream_over_limit(self.id, lane),
+            Fate::Dropped { tell: true } => {
+                let (code, max) = (Code::TooManyBytes, allowance.per_second());
+                tracing::info!(session = self.id.0, lane, max, "frames are dropped: too many bytes a second");
+                self.hub.operate(|_, _, lobby| lobby.count_refused(code));
+                let text = format!(
+                    "frames are dropped: more than {max} bytes a second are published; lower the bitrate, or the stream \
+                     is removed"
+                );
+                let refused = FramesRefused { lane, refusal: Refusal::new(code, text) };
+                // Where there is no room, the next one says the same.
+                _ = self.mail.try_send(Mail::Notice(Notice::Send(RelayMessage::FramesRefused(refused))));
+            }
+            Fate::Dropped { tell: false } | Fate::Passes => {}
+        }
+    }
+
+    /// Ends a connection that sends more packets than it may.
+    fn end_flood(&self, limits: &Limits) {
+        let code = Code::TooManyPackets;
+        let max = limits.packets_per_second_max;
+        let text = format!("more than {max} packets a second came on this connection; send less");
+        let (room, user) = self.hub.place(self.id);
+        tracing::warn!(session = self.id.0, room, user, max, "closing: too many packets");
+        self.hub.operate(|_, _, lobby| lobby.count_refused(code));
+        // At once: what waits to be told in order would wait behind the flood.
+        self.session.close(code, &text);
     }
 
     /// A QUIC stream failed with `ended`: either the connection is over, and there is nothing to do, or
@@ -117,8 +161,15 @@ async fn receive(
     let (mut inbound, lanes) = connection.session.inbound_eager();
     let mut inbox = Some(inbox);
     let mut has_messages = false;
-    let mut silence = connection.hub.clock().timer();
-    silence.reset(Some(connection.hub.clock().now() + UNJOINED_MAX));
+    let clock = connection.hub.clock();
+    let mut silence = clock.timer();
+    silence.reset(Some(clock.now() + UNJOINED_MAX));
+    let mut settings = connection.hub.watch_settings();
+    let mut limits = settings.borrow_and_update().limits.clone();
+    let mut allowance = Allowance::new(clock.now(), &limits);
+    let mut packets = Packets::new(clock.now(), &limits);
+    let mut packets_timer = clock.timer();
+    packets_timer.reset(Some(clock.now() + PACKETS_CHECK_INTERVAL));
     loop {
         let arrival = tokio::select! {
             biased;
@@ -133,6 +184,19 @@ async fn receive(
                 }
                 continue;
             }
+            () = packets_timer.expired() => {
+                if !packets.count(clock.now(), connection.session.units_received()) {
+                    connection.end_flood(&limits);
+                }
+                packets_timer.reset(Some(clock.now() + PACKETS_CHECK_INTERVAL));
+                continue;
+            }
+            Ok(()) = settings.changed() => {
+                limits = settings.borrow_and_update().limits.clone();
+                allowance.set_limits(clock.now(), &limits);
+                packets.set_limits(clock.now(), &limits);
+                continue;
+            }
             () = silence.expired() => {
                 let text = "no request came; open the QUIC stream for requests at once";
                 connection.session.close(Code::HeartbeatTimeout, text);
@@ -140,13 +204,7 @@ async fn receive(
             }
         };
         match arrival {
-            Arrival::Frame(received) => {
-                let Received { lane, track, sequence, frame, .. } = received;
-                let counts = connection.hub.counts();
-                counts.frames_received.fetch_add(1, Ordering::Relaxed);
-                counts.bytes_received.fetch_add(frame.object().len() as u64, Ordering::Relaxed);
-                connection.forward(lane, |inlet, now| inlet.take(now, track, sequence, frame));
-            }
+            Arrival::Frame(received) => connection.take(&mut allowance, received),
             Arrival::GivenUp(GivenUp { lane, track, sequences }) => {
                 // A peer may jump across the whole range.
                 let lost = (sequences.end - sequences.start).min(u64::from(u32::MAX));
@@ -178,6 +236,32 @@ async fn receive(
                 connection.hang_up(&Refusal::new(Code::ProtocolViolation, text));
             }
         }
+    }
+}
+
+/// How many packets a connection may send.
+struct Packets {
+    budget: Budget,
+    counted: u64,
+}
+
+impl Packets {
+    fn new(now: Timestamp, limits: &Limits) -> Self {
+        let per_second = limits.packets_per_second_max;
+        let budget = Budget::new(now, per_second.saturating_mul(PACKET_SECONDS_AT_ONCE), per_second);
+        Packets { budget, counted: 0 }
+    }
+
+    fn set_limits(&mut self, now: Timestamp, limits: &Limits) {
+        let per_second = limits.packets_per_second_max;
+        self.budget.set(now, per_second.saturating_mul(PACKET_SECONDS_AT_ONCE), per_second);
+    }
+
+    /// So many have come in all; false when they are too many.
+    fn count(&mut self, now: Timestamp, received: u64) -> bool {
+        let came = u32::try_from(received - self.counted).unwrap_or(u32::MAX);
+        self.counted = received;
+        self.budget.spend(now, came)
     }
 }
 

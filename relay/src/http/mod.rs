@@ -115,7 +115,7 @@ async fn exchange(hub: Arc<Hub>, admin: Arc<Option<AdminToken>>, stream: TcpStre
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(hub: &Hub, admin: Option<&AdminToken>, request: Request<Incoming>) -> Answer {
+async fn answer(hub: &Arc<Hub>, admin: Option<&AdminToken>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
     if let Some(task) = path.strip_prefix("/admin").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
         let task = task.to_owned();
@@ -142,7 +142,12 @@ async fn answer(hub: &Hub, admin: Option<&AdminToken>, request: Request<Incoming
     }
 }
 
-async fn administer(hub: &Hub, admin: Option<&AdminToken>, request: Request<Incoming>, path: &str) -> Answer {
+async fn administer(
+    hub: &Arc<Hub>,
+    admin: Option<&AdminToken>,
+    request: Request<Incoming>,
+    path: &str,
+) -> Answer {
     let Some(token) = admin else {
         let text = "no admin token is configured, so nobody administers; start with --admin-token-file";
         return as_json(403, &json!({ "error": text }));
@@ -152,6 +157,9 @@ async fn administer(hub: &Hub, admin: Option<&AdminToken>, request: Request<Inco
         let mut answer = as_json(401, &json!({ "error": text }));
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return answer;
+    }
+    if path == "/reload" {
+        return reload(hub, request.method()).await;
     }
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, HTTP_BODY_BYTES_MAX).collect().await else {
@@ -169,6 +177,21 @@ async fn administer(hub: &Hub, admin: Option<&AdminToken>, request: Request<Inco
         Err(answer) => answer,
     };
     as_json(answer.status, &answer.body)
+}
+
+/// Reads the configuration again, on a thread that may wait for files.
+async fn reload(hub: &Arc<Hub>, method: &Method) -> Answer {
+    if method != Method::POST {
+        return as_json(405, &json!({ "error": "this path takes POST" }));
+    }
+    let hub = hub.clone();
+    match tokio::task::spawn_blocking(move || hub.reload()).await {
+        Ok(Ok(reloaded)) => {
+            as_json(200, &json!({ "apps": reloaded.apps, "needs_restart": reloaded.needs_restart }))
+        }
+        Ok(Err(error)) => as_json(409, &json!({ "error": error.to_string() })),
+        Err(_) => as_json(500, &json!({ "error": "the configuration could not be read; the log says more" })),
+    }
 }
 
 fn is_authorised(token: &AdminToken, request: &Request<Incoming>) -> bool {

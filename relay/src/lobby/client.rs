@@ -1,7 +1,6 @@
 //! What the lobby knows of one connection.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use parlor_transport::id::{StreamId, UserId};
 use parlor_transport::units::Timestamp;
@@ -9,9 +8,8 @@ use parlor_transport::wire::control::{Presence, TrackWish};
 
 use super::resume::{Attempt, Parked};
 use super::tokens::Held;
-use crate::limits::{
-    MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX,
-};
+use crate::budget::Budget;
+use crate::limits::Limits;
 use crate::room::index::RoomKey;
 
 /// One connection.
@@ -62,12 +60,12 @@ pub(super) struct PlayRequest {
 }
 
 impl Client {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp, limits: &Limits) -> Self {
         Client {
             phase: Phase::Connected,
-            budget: Budget::new(now, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX),
+            budget: Budget::new(now, limits.requests_burst_max, limits.requests_per_second_max),
             presence: Presence::default(),
-            message_budget: Budget::new(now, MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX),
+            message_budget: Budget::new(now, limits.message_burst_max, limits.message_cost_per_second_max),
             lanes: BTreeSet::new(),
             plays: BTreeMap::new(),
             token: None,
@@ -79,40 +77,15 @@ impl Client {
 }
 
 impl Client {
+    /// Other limits from now on.
+    pub(super) fn set_limits(&mut self, now: Timestamp, limits: &Limits) {
+        self.budget.set(now, limits.requests_burst_max, limits.requests_per_second_max);
+        self.message_budget.set(now, limits.message_burst_max, limits.message_cost_per_second_max);
+    }
+
     /// Takes what a message of so many bytes costs; false when there is less.
     pub(super) fn pay_for_message(&mut self, now: Timestamp, bytes: usize) -> bool {
         let cost = 1 + u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX - 1);
         self.message_budget.spend(now, cost)
-    }
-}
-
-/// A token bucket: for requests, and for app messages.
-pub(super) struct Budget {
-    left: u32,
-    burst: u32,
-    /// In which one is earned.
-    each: Duration,
-    refilled: Timestamp,
-}
-
-impl Budget {
-    /// Full: `burst` may be spent at once, `per_second` (not 0) on and on.
-    fn new(now: Timestamp, burst: u32, per_second: u32) -> Self {
-        Budget { left: burst, burst, each: Duration::from_secs(1) / per_second, refilled: now }
-    }
-
-    /// Takes so much; false when there is less, and nothing is taken then.
-    pub(super) fn spend(&mut self, now: Timestamp, cost: u32) -> bool {
-        let earned = now.saturating_since(self.refilled).as_micros() / self.each.as_micros();
-        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_add(earned).min(self.burst);
-        self.refilled += self.each.saturating_mul(earned);
-        match self.left.checked_sub(cost) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
     }
 }

@@ -47,6 +47,12 @@ impl Lobby {
         if client.presence.unseen {
             return Err(Refusal::from(Code::Unseen));
         }
+        let bytes_max = self.limits.message_bytes_max;
+        if payload.len() > bytes_max {
+            let text =
+                format!("the message has {} bytes, and the relay takes at most {bytes_max}", payload.len());
+            return Err(Refusal::new(Code::TooLarge, text));
+        }
         let room = lock(&live.room);
         let to = match listed.is_empty() {
             true => room.roster().sessions().filter(|other| *other != session).collect(),

@@ -131,6 +131,14 @@ impl Lobby {
         lobby
     }
 
+    /// Other limits from now on. Who and what is over them stays until it goes by itself; a publication keeps the cache
+    /// that it began with.
+    pub fn set_limits(&mut self, now: Timestamp, limits: &Limits) {
+        self.limits = limits.clone();
+        self.index.set_limits(limits);
+        self.clients.values_mut().for_each(|client| client.set_limits(now, limits));
+    }
+
     /// A connection came.
     ///
     /// # Errors
@@ -148,7 +156,7 @@ impl Lobby {
         }
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        self.clients.insert(session, Client::new(now));
+        self.clients.insert(session, Client::new(now, &self.limits));
         Ok(session)
     }
 
@@ -259,6 +267,11 @@ impl Lobby {
             }
         }
         survey
+    }
+
+    /// Something was refused before it came here.
+    pub fn count_refused(&mut self, code: Code) {
+        self.tally.count_refused(code);
     }
 
     /// What happened so far.
@@ -480,7 +493,10 @@ impl Lobby {
     }
 
     fn end_flood(&mut self, session: SessionId) {
-        let text = "too many requests at once; a client makes at most 100 a second on and on";
+        let text = format!(
+            "too many requests at once; a client makes at most {} a second on and on",
+            self.limits.requests_per_second_max
+        );
         self.notify(session, Notice::Close(Refusal::new(Code::TooManyRequests, text)));
     }
 

@@ -12,7 +12,7 @@ use parlor_transport::wire::control::{
 };
 
 use super::client::Phase;
-use super::{Lobby, SharedRoom, not_joined};
+use super::{Lobby, Published, SharedRoom, not_joined};
 use crate::limits::{BANS_MAX, BANS_PER_ROOM_MAX};
 use crate::lock;
 use crate::room::index::{Action, RoomKey};
@@ -95,6 +95,24 @@ pub struct RoomEntry {
 }
 
 impl Lobby {
+    /// Ends the stream on `lane`, whose publisher sends more than the relay takes, and hears so.
+    pub fn end_stream_over_limit(&mut self, now: Timestamp, session: SessionId, lane: u32) {
+        let room = self.clients.get(&session).and_then(|client| client.phase.room());
+        let Some(live) = room.and_then(|room| self.rooms.get(room)) else { return };
+        let is_it = |published: &Published| published.session == session && published.lane == lane;
+        let stream = live.publications.iter().find(|(_, published)| is_it(published));
+        let Some(stream) = stream.map(|(stream, _)| stream.clone()) else { return };
+        let text = format!(
+            "stream {stream:?} was removed: its user publishes more than {} bytes a second, on and on; lower the bitrate \
+             or raise the relay's limit publish_bytes_per_second_max",
+            self.limits.publish_bytes_per_second_max
+        );
+        self.refuse(session, lane, Refusal::new(Code::TooManyBytes, text));
+        let reason = Departure::RemovedByServer;
+        self.propose(now, session, Action::Unpublish { stream, reason }, None);
+        self.settle();
+    }
+
     /// Rooms behind `after` in the order of their names, at most `most`.
     pub fn list_rooms(&self, app: Option<&AppId>, after: Option<&RoomKey>, most: usize) -> Vec<RoomEntry> {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);

@@ -127,6 +127,8 @@ pub struct Survey {
     pub players: usize,
     /// Bytes of frames kept.
     pub cached_bytes: usize,
+    /// Bytes of app messages that wait for their receivers.
+    pub queued_bytes: usize,
     /// Proposals without a verdict, and notices not yet handed out.
     pub pending: usize,
 }

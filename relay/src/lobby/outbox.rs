@@ -41,6 +41,11 @@ impl Outbox {
         Put::Queued
     }
 
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The next message to send.
     pub fn take(&mut self) -> Option<Bytes> {
         let message = self.waiting.pop_front()?;

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::limits::REQUESTS_BURST_MAX;
 use crate::room::index::MemoryIndex;
 
 mod features;
@@ -295,7 +294,7 @@ fn a_flood_of_requests_ends_the_connection_and_a_steady_stream_does_not() {
     }
     assert!(outputs(&mut lobby).iter().all(|output| !output.contains("Close")));
     let end = Timestamp::from_micros(50_000_000);
-    (0..REQUESTS_BURST_MAX).for_each(|_| lobby.handle(end, DATE, SessionId(u1), probe()));
+    (0..Limits::default().requests_burst_max).for_each(|_| lobby.handle(end, DATE, SessionId(u1), probe()));
     assert_eq!(outputs(&mut lobby).last().unwrap(), "1: Close TooManyRequests");
 }
 

@@ -47,6 +47,12 @@ impl Figures {
             ("players", "Plays that frames go to.", players),
             ("cached_bytes", "Bytes of frames kept for late and slow players.", cached_bytes),
             ("pending", "Proposals without a verdict, and notices not handed out.", pending),
+            (
+                "queued_bytes",
+                "Bytes of app messages that wait for their receivers.",
+                self.survey.queued_bytes,
+            ),
+            ("handshakes", "Handshakes under way.", self.counters.gate.handshakes),
             ("webhooks_waiting", "Events that wait for the app's server.", self.webhooks.waiting),
             ("draining", "1 while the relay waits for its users to go.", usize::from(self.is_draining)),
         ] {
@@ -59,6 +65,13 @@ impl Figures {
             ("joins_total", "Users who joined a room.", self.tally.joins),
             ("frames_received_total", "Frames from publishers.", counters.frames_received),
             ("bytes_received_total", "Bytes of those frames.", counters.bytes_received),
+            (
+                "handshakes_proof_asked_total",
+                "Attempts that had to prove their address.",
+                counters.gate.proofs_asked,
+            ),
+            ("handshakes_refused_total", "Attempts that were refused.", counters.gate.refused),
+            ("handshakes_ignored_total", "Attempts that were not answered.", counters.gate.ignored),
             ("webhooks_delivered_total", "Events that the app's server took.", self.webhooks.delivered),
             ("webhooks_dropped_total", "Events that were given up.", self.webhooks.dropped),
             ("webhooks_failures_total", "Posts that failed and were tried again.", self.webhooks.failures),
@@ -71,6 +84,7 @@ impl Figures {
         page.metric("frames_dropped_total", "counter", "Frames that somebody did not get, by reason.");
         for (reason, value) in [
             ("lost_from_publisher", counters.frames_lost),
+            ("over_limit", counters.frames_over_limit),
             ("skipped_for_player", counters.frames_skipped),
             ("gone_before_sent", counters.frames_gone),
         ] {

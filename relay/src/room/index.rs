@@ -207,6 +207,8 @@ pub trait Index {
     fn submit(&mut self, now: Timestamp, proposal: Proposal);
     /// The next verdict, if there is one.
     fn poll(&mut self) -> Option<Verdict>;
+    /// Other limits from now on; who and what is there stays.
+    fn set_limits(&mut self, limits: &Limits);
 }
 
 /// The index of a relay that stands alone.
@@ -450,5 +452,9 @@ impl Index for MemoryIndex {
 
     fn poll(&mut self) -> Option<Verdict> {
         self.verdicts.pop_front()
+    }
+
+    fn set_limits(&mut self, limits: &Limits) {
+        self.limits = limits.clone();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -16,8 +16,10 @@ use parlor_transport::wire::control::{AppMessage, ClientMessage, Departure};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::reload::{Reloading, Settings};
 use crate::auth::App;
 use crate::connection::messages::Messages;
+use crate::gate::{Gate, GateCounts};
 use crate::http::webhooks::Outbox;
 use crate::limits::NOTICES_MAX;
 use crate::lobby::outbox::Put;
@@ -37,6 +39,9 @@ pub(crate) struct Hub {
     counts: Counts,
     readiness: AtomicU8,
     outbox: Arc<Outbox>,
+    gate: Mutex<Gate>,
+    settings: watch::Sender<Arc<Settings>>,
+    reloading: Reloading,
 }
 
 /// Whether the relay takes joins.
@@ -114,6 +119,7 @@ pub(crate) struct Counts {
     pub(crate) bytes_received: AtomicU64,
     pub(crate) frames_skipped: AtomicU64,
     pub(crate) frames_gone: AtomicU64,
+    pub(crate) frames_over_limit: AtomicU64,
     pub(crate) messages_sent: AtomicU64,
     pub(crate) messages_dropped: AtomicU64,
 }
@@ -137,6 +143,10 @@ pub struct Counters {
     pub frames_skipped: u64,
     /// Frames that a player was to get and that were gone before their turn came.
     pub frames_gone: u64,
+    /// Frames from publishers that were over their limit, and dropped.
+    pub frames_over_limit: u64,
+    /// What became of attempts to connect.
+    pub gate: GateCounts,
     /// App messages passed on, each counted once for each receiver.
     pub messages_sent: u64,
     /// Lossy app messages dropped because their receiver was slow, counted likewise.
@@ -144,8 +154,9 @@ pub struct Counters {
 }
 
 impl Hub {
-    pub(crate) fn new(clock: Clock, calendar: Calendar, lobby: Lobby) -> Self {
+    pub(crate) fn new(clock: Clock, calendar: Calendar, lobby: Lobby, settings: Settings) -> Self {
         let outbox = Arc::<Outbox>::default();
+        let now = clock.now();
         let state = State {
             lobby,
             outbox: outbox.clone(),
@@ -165,7 +176,37 @@ impl Hub {
             counts: Counts::default(),
             readiness: AtomicU8::new(0),
             outbox,
+            gate: Mutex::new(Gate::new(now, settings.limits.clone())),
+            settings: watch::Sender::new(Arc::new(settings)),
+            reloading: Reloading::default(),
         }
+    }
+
+    /// Held for one question at a time, and with no other lock.
+    pub(crate) fn gate(&self) -> MutexGuard<'_, Gate> {
+        lock(&self.gate)
+    }
+
+    /// What holds now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Tells of every change to them.
+    pub(crate) fn watch_settings(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.subscribe()
+    }
+
+    /// Other settings from now on.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        let limits = settings.limits.clone();
+        self.operate(|now, _, lobby| lobby.set_limits(now, &limits));
+        self.gate().set_limits(self.clock.now(), limits);
+        self.settings.send_replace(Arc::new(settings));
+    }
+
+    pub(crate) fn reloading(&self) -> &Reloading {
+        &self.reloading
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -243,6 +284,15 @@ impl Hub {
         if due.is_some_and(|due| state.told.is_none_or(|told| due < told)) {
             self.sooner.notify_one();
         }
+    }
+
+    /// What a client publishes on `lane` ends: it is too much.
+    pub(crate) fn end_stream_over_limit(&self, id: SessionId, lane: u32) {
+        let mut state = lock(&self.state);
+        let session = state.session_of(id);
+        state.lobby.end_stream_over_limit(self.clock.now(), session, lane);
+        state.deliver(&self.counts);
+        self.tell_due(&state);
     }
 
     /// A client has something to say to others.
@@ -323,7 +373,9 @@ impl Hub {
     }
 
     pub(crate) fn survey(&self) -> Survey {
-        lock(&self.state).lobby.survey()
+        let state = lock(&self.state);
+        let queued_bytes = state.routes.values().map(|route| route.messages.bytes()).sum();
+        Survey { queued_bytes, ..state.lobby.survey() }
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -339,6 +391,8 @@ impl Hub {
             bytes_received: get(&self.counts.bytes_received),
             frames_skipped: get(&self.counts.frames_skipped),
             frames_gone: get(&self.counts.frames_gone),
+            frames_over_limit: get(&self.counts.frames_over_limit),
+            gate: self.gate().counts(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The relay as a whole: its socket, its certificate, its connections' lives.
 
+mod door;
 mod hub;
 pub mod process;
+mod reload;
 
 use std::future::Future;
 use std::io;
@@ -14,7 +16,7 @@ use parlor_transport::address::RelayAddress;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{AppId, RoomId, UserId};
-use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError, Incoming};
+use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError};
 use parlor_transport::wire::control::{Extras, StreamInfo, UserInfo};
 use tokio::task::JoinSet;
 
@@ -22,7 +24,6 @@ use crate::auth::App;
 use crate::auth::resume::ResumeKey;
 use crate::config::http::Webhooks;
 use crate::config::{Config, ConfigError, Tls};
-use crate::connection;
 use crate::http::{HttpError, Listener, webhooks};
 use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
 use crate::lobby::{Lobby, Survey};
@@ -30,9 +31,8 @@ use crate::room::index::{MemoryIndex, RoomKey};
 pub use hub::Counters;
 use hub::{Calendar, system_date};
 pub(crate) use hub::{Connected, Hub, Mail, Readiness};
-
-/// Connections beyond the limit that are still being told so, or are in their handshake.
-const HANDSHAKES_MAX: usize = 256;
+use reload::Settings;
+pub use reload::{ReloadError, Reloaded};
 
 /// A relay that is bound to its socket. It serves once it [runs](Relay::run).
 ///
@@ -137,6 +137,7 @@ impl Relay {
             Tls::Ephemeral => (Identity::ephemeral()?, true, None),
         };
         let clock = binding.clock().clone();
+        let settings = Settings { limits: config.limits.clone(), quic: config.quic.clone() };
         let endpoint = Endpoint::server(binding, &identity, config.quic.clone())?;
         let resume_key = ResumeKey::generate()
             .ok_or_else(|| io::Error::other("the operating system gives no random numbers"))?;
@@ -149,7 +150,7 @@ impl Relay {
             http: None,
             webhooks: None,
             config,
-            hub: Arc::new(Hub::new(clock, calendar, lobby)),
+            hub: Arc::new(Hub::new(clock, calendar, lobby, settings)),
             endpoint,
         })
     }
@@ -174,6 +175,12 @@ impl Relay {
         };
         let host = self.config.host.clone().unwrap_or_else(|| ip.to_string());
         RelayAddress { host, port: self.local.port(), room, fingerprint: self.fingerprint }
+    }
+
+    /// Where the configuration comes from when it is to be [read again](RelayHandle::reload): from `source`, which gives
+    /// it or says what is wrong with it. Only the first call counts.
+    pub fn on_reload(&self, source: impl Fn() -> Result<Config, String> + Send + Sync + 'static) {
+        self.hub.reloading().set_source(self.config.clone(), Box::new(source));
     }
 
     /// A view of the relay for tests, demonstrations and programs around it.
@@ -220,6 +227,7 @@ impl Relay {
             certificate_timer.reset(Some(clock.now() + CERTIFICATE_POLL_INTERVAL));
         }
         let mut lobby_timer = clock.timer();
+        let mut settings = hub.watch_settings();
         let (mut drain, mut stop) = (std::pin::pin!(drain), std::pin::pin!(stop));
         loop {
             if is_draining && connections.is_empty() {
@@ -239,12 +247,11 @@ impl Relay {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 incoming = endpoint.accept() => {
                     let Some(incoming) = incoming else { break };
-                    if connections.len() >= config.limits.connections_max + HANDSHAKES_MAX {
-                        incoming.refuse();
-                    } else {
-                        connections.spawn(welcome(hub.clone(), incoming));
+                    if let Some((incoming, entry)) = door::knock(&hub, incoming) {
+                        connections.spawn(door::welcome(hub.clone(), incoming, entry));
                     }
                 }
+                Ok(()) = settings.changed() => endpoint.set_options(settings.borrow_and_update().quic.clone()),
                 () = hub.sooner() => lobby_timer.reset(hub.poll_timeout()),
                 () = lobby_timer.expired() => {
                     hub.handle_timeout();
@@ -269,14 +276,6 @@ impl Relay {
         }
         endpoint.close(Code::RelayShutdown, Code::RelayShutdown.text());
         _ = clock.timeout(SHUTDOWN_MAX, endpoint.wait_idle()).await;
-    }
-}
-
-async fn welcome(hub: Arc<Hub>, incoming: Incoming) {
-    let remote = incoming.remote_address();
-    match incoming.accept().await {
-        Ok(session) => connection::run(hub, session).await,
-        Err(error) => tracing::debug!(%remote, %error, "handshake failed"),
     }
 }
 
@@ -357,6 +356,15 @@ impl RelayHandle {
     /// until the token has to be renewed, which is done with the new keys.
     pub fn set_apps(&self, apps: Vec<App>) {
         self.hub.set_apps(apps);
+    }
+
+    /// Reads the configuration again, from where [`Relay::on_reload`] said, and goes by its apps, limits and timeouts. Who
+    /// and what is over a new limit stays until it goes by itself. May wait for files.
+    ///
+    /// # Errors
+    /// [`ReloadError`] when it will not do; nothing changed then.
+    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.hub.reload()
     }
 
     /// Puts a user out of `room`, or of whichever room of the app they are in.

@@ -8,7 +8,7 @@ use parlor_transport::quic::Identity;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Relay, RelayHandle};
+use super::Relay;
 use crate::auth::App;
 use crate::config::flags::{Cli, Flags, Task};
 use crate::config::{Config, Tls, file};
@@ -82,6 +82,7 @@ async fn serve(config: Config, flags: Flags) -> Result<(), Failure> {
     };
     let relay = Relay::bind(config).await?;
     greet(&relay, &apps)?;
+    relay.on_reload(move || flags.clone().into_config().map_err(|error| error.to_string()));
     let handle = relay.handle();
     let (asked, mut first) = watch::channel(0_u32);
     let mut second = first.clone();
@@ -101,7 +102,11 @@ async fn serve(config: Config, flags: Flags) -> Result<(), Failure> {
             tokio::select! {
                 biased;
                 _ = first.wait_for(|times| *times >= 1) => return None,
-                () = hung_up(&mut hangup) => reload(&handle, flags.clone()),
+                () = hung_up(&mut hangup) => {
+                    let handle = handle.clone();
+                    // Files may take their time, and what comes of it is logged.
+                    _ = tokio::task::spawn_blocking(move || handle.reload()).await;
+                }
             }
         }
     };
@@ -114,25 +119,6 @@ async fn hung_up(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => _ = signal.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Reads the apps again. What cannot be used is logged, and the old ones stay.
-fn reload(relay: &RelayHandle, flags: Flags) {
-    match flags.into_config() {
-        Ok(config) if config.apps.iter().any(App::is_open) => {
-            tracing::warn!(
-                "the new configuration lets anyone in; the old apps stay in service, start anew for that"
-            );
-        }
-        Ok(config) => {
-            let apps: Vec<_> = config.apps.iter().map(in_words).collect();
-            tracing::info!(apps = apps.join(", "), "apps reloaded");
-            relay.set_apps(config.apps);
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the new configuration cannot be used; the old apps stay in service");
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Coded};
 use crate::hop::Ablation;
 use crate::id::LoginId;
+use crate::units::Timestamp;
 use crate::wire::frame::OBJECT_MAX;
 
 /// What quinn may hold of datagrams that the congestion window does not let out yet: two
@@ -194,7 +195,7 @@ impl Coded for ConnectError {
 pub struct Endpoint {
     quinn: quinn::Endpoint,
     clock: Clock,
-    options: Arc<Options>,
+    options: Arc<Mutex<Options>>,
     server: Arc<Mutex<Option<quinn::ServerConfig>>>,
     remembered: Arc<Remembered>,
     connections: Arc<AtomicU64>,
@@ -222,7 +223,7 @@ impl Endpoint {
     /// # Errors
     /// An I/O error when the socket does not work or the identity cannot be used.
     pub fn server(binding: Binding, identity: &Identity, options: Options) -> io::Result<Self> {
-        let config = server_config(identity, &options)?;
+        let config = server_config(identity, &options, binding.clock())?;
         Self::new(binding, options, Some(config))
     }
 
@@ -235,7 +236,7 @@ impl Endpoint {
         Ok(Endpoint {
             quinn,
             clock: binding.clock,
-            options: Arc::new(options),
+            options: Arc::new(Mutex::new(options)),
             server: Arc::new(Mutex::new(server)),
             remembered: Arc::default(),
             connections: Arc::default(),
@@ -293,10 +294,19 @@ impl Endpoint {
     /// # Errors
     /// When certificate and key cannot be used.
     pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
-        let config = server_config(identity, &self.options)?;
+        let config = server_config(identity, &self.options(), &self.clock)?;
         self.quinn.set_server_config(Some(config.clone()));
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
         Ok(())
+    }
+
+    /// Connections from now on are watched over and recorded by these options; present ones go on.
+    pub fn set_options(&self, options: Options) {
+        *self.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
+    }
+
+    fn options(&self) -> Options {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A name for a login that nobody else has, from the operating system's random numbers.
@@ -344,7 +354,7 @@ impl Endpoint {
         let failed = |code: Code, text: String| ConnectError { address, code, text };
         let crypto = self
             .remembered
-            .config(trust, self.options.key_log)
+            .config(trust, self.options().key_log)
             .ok_or_else(|| failed(Code::Internal, "TLS cannot be set up".to_owned()))?;
         let mut config = quinn::ClientConfig::new(crypto);
         let window = WindowTarget::default();
@@ -374,7 +384,7 @@ impl Endpoint {
     }
 
     fn session(&self, connection: quinn::Connection, window: WindowTarget) -> Session {
-        Session::new(connection, self.clock.clone(), window, self.options.ablation)
+        Session::new(connection, self.clock.clone(), window, self.options().ablation)
     }
 
     /// The next connection that somebody tries to make; `None` once the endpoint is closed.
@@ -394,8 +404,9 @@ impl Endpoint {
     }
 
     fn transport(&self, side: &str, window: &WindowTarget) -> TransportConfig {
-        let mut transport = transport_config(&self.options, window);
-        if let Some(directory) = &self.options.qlog {
+        let options = self.options();
+        let mut transport = transport_config(&options, window);
+        if let Some(directory) = &options.qlog {
             let number = self.connections.fetch_add(1, Ordering::Relaxed);
             match qlog_stream(directory, side, number, &self.clock) {
                 Ok(stream) => _ = transport.qlog_stream(stream),
@@ -421,9 +432,27 @@ impl Incoming {
         self.incoming.remote_address()
     }
 
-    /// Says no, in one packet.
+    /// Whether the client has shown that it is where it says, by answering [`ask_for_proof`](Self::ask_for_proof).
+    pub fn is_proven(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Says no, in one packet; the client sees [`Code::RelayBusy`].
     pub fn refuse(self) {
         self.incoming.refuse();
+    }
+
+    /// Forgets it without an answer.
+    pub fn ignore(self) {
+        self.incoming.ignore();
+    }
+
+    /// Asks the client to try again from where it says it is, in one packet (QUIC's Retry) of which nothing is kept.
+    pub fn ask_for_proof(self) {
+        // One that has answered this already is refused.
+        if let Err(error) = self.incoming.retry() {
+            error.into_incoming().refuse();
+        }
     }
 
     /// Completes the handshake, or begins with what the peer sent before it was complete (0-RTT data).
@@ -463,12 +492,23 @@ impl Incoming {
     }
 }
 
-fn server_config(identity: &Identity, options: &Options) -> io::Result<quinn::ServerConfig> {
+fn server_config(identity: &Identity, options: &Options, clock: &Clock) -> io::Result<quinn::ServerConfig> {
     let crypto = identity.server_config(options.key_log).map_err(io::Error::other)?;
     let crypto = QuicServerConfig::try_from(crypto).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport_config(options, &WindowTarget::default())));
+    config
+        .transport_config(Arc::new(transport_config(options, &WindowTarget::default())))
+        .time_source(Arc::new(Calendar(clock.clone())));
     Ok(config)
+}
+
+/// The date by which proofs of address are too old: it is compared with itself only, so that our clock will do.
+struct Calendar(Clock);
+
+impl quinn::TimeSource for Calendar {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.0.now().saturating_since(Timestamp::ZERO)
+    }
 }
 
 /// Each connection has its own `window`, also after it moved to another path.

@@ -3,13 +3,14 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::session::{Ended, MessageReceiver, MessageSender, Session};
-use crate::clock::Timer;
+use crate::clock::{Clock, Timer};
 use crate::error::Coded;
 use crate::hop::{Fault, GivenUp, HopReceiver, HopStats, Received};
 use crate::wire::WireError;
@@ -25,6 +26,10 @@ const READING_MAX: usize = 1024;
 /// Bytes of frames that are not whole yet, over all QUIC streams of a connection: eight of the
 /// largest frames.
 const READING_BYTES_MAX: usize = 8 * OBJECT_MAX;
+/// How long a QUIC stream may take to say what it is, and a frame on one to be whole. Senders give frames up after a second;
+/// one that is still begun after so long is held open to fill our memory. What a connection can hold of them is therefore
+/// also bounded by what its link carries meanwhile.
+const READ_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest hop header on a QUIC stream: lane, track, sequence.
 const HOP_MAX: usize = 4 + 1 + 8;
 
@@ -152,11 +157,13 @@ impl Inbound {
                 }
                 stream = quinn.accept_uni(), if self.reading.len() < READING_MAX => {
                     let stream = stream.map_err(|error| self.session.ended(error))?;
-                    self.reading.push(Box::pin(read(stream, Arc::clone(&self.reading_bytes))));
+                    let read = read(stream, Arc::clone(&self.reading_bytes));
+                    self.reading.push(Box::pin(in_time(self.session.clock.clone(), read)));
                 }
                 stream = quinn.accept_bi(), if self.reading.len() < READING_MAX => {
                     let (send, recv) = stream.map_err(|error| self.session.ended(error))?;
-                    self.reading.push(Box::pin(read_requests(send, recv)));
+                    let read = read_requests(send, recv);
+                    self.reading.push(Box::pin(in_time(self.session.clock.clone(), read)));
                 }
                 () = self.timer.expired() => {
                     let now = self.session.clock.now();
@@ -209,6 +216,11 @@ impl Inbound {
         self.session.close(fault.code(), &fault.to_string());
         self.session.closed().await
     }
+}
+
+/// Reads as `read` does, or gives up: a QUIC stream that is dropped is stopped.
+async fn in_time(clock: Clock, read: impl Future<Output = Read>) -> Read {
+    clock.timeout(READ_TIME_MAX, read).await.unwrap_or(Read::Nothing)
 }
 
 /// Reads a unidirectional QUIC stream as far as its kind asks for.

@@ -14,5 +14,7 @@ pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options
 pub use inbound::{Arrival, Inbound};
 pub use media::{MediaSender, OutStats, Outgoing};
 pub use resumption::{Connected, Early};
+#[cfg(feature = "sim")]
+pub use session::RawStream;
 pub use session::{Ended, MessageReceiver, MessageSender, RecvError, Session};
 pub use tls::{Fingerprint, Identity, IdentityError, Trust};

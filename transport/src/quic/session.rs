@@ -46,6 +46,11 @@ impl Ended {
             ConnectionError::TransportError(error) if is_certificate_alert(u64::from(error.code)) => {
                 (Code::CertificateMismatch, Code::CertificateMismatch.text().to_owned(), false)
             }
+            ConnectionError::ConnectionClosed(close)
+                if close.error_code == quinn_proto::TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                (Code::RelayBusy, Code::RelayBusy.text().to_owned(), true)
+            }
             error @ ConnectionError::TransportError(_) => (Code::ProtocolViolation, error.to_string(), false),
             error => (Code::ConnectionLost, error.to_string(), false),
         };
@@ -127,6 +132,14 @@ impl Session {
     pub fn datagrams(&self) -> (u64, u64) {
         let stats = self.quinn.stats();
         (stats.udp_rx.datagrams, stats.udp_tx.datagrams)
+    }
+
+    /// How much came so far that had to be looked at: UDP datagrams, or what came in them one by one (QUIC datagrams,
+    /// pieces and resets of QUIC streams) where that is more. A peer may pack dozens into one.
+    pub fn units_received(&self) -> u64 {
+        let stats = self.quinn.stats();
+        let frames = stats.frame_rx;
+        stats.udp_rx.datagrams.max(frames.datagram + frames.stream + frames.reset_stream)
     }
 
     /// The clock of the endpoint.
@@ -212,6 +225,18 @@ impl Session {
         Ok(())
     }
 
+    /// Opens a QUIC stream one way, sends these bytes on it and leaves it unfinished until it is dropped: for tests of
+    /// peers that break the rules.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    #[cfg(feature = "sim")]
+    pub async fn hold_raw_stream(&self, bytes: Bytes) -> Result<RawStream, Ended> {
+        let mut stream = self.quinn.open_uni().await.map_err(|error| self.ended(error))?;
+        _ = stream.write_chunk(bytes).await;
+        Ok(RawStream(stream))
+    }
+
     /// What the peer sends, frames in order. To be called once for each connection.
     pub fn inbound(&self) -> (Inbound, Lanes) {
         Inbound::new(self.clone(), HopReceiver::default())
@@ -257,6 +282,27 @@ impl Session {
             Some(ended) => ended,
             None => Ended { code: Code::ProtocolViolation, text: broken.to_owned(), by_peer: true },
         }
+    }
+}
+
+/// A QUIC stream that was begun; see [`Session::hold_raw_stream`]. Dropping it gives it up.
+#[cfg(feature = "sim")]
+#[derive(Debug)]
+pub struct RawStream(quinn::SendStream);
+
+#[cfg(feature = "sim")]
+impl RawStream {
+    /// Waits until the peer wants no more of it, or the connection ends.
+    pub async fn stopped(&self) {
+        _ = self.0.stopped().await;
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Drop for RawStream {
+    fn drop(&mut self) {
+        // A peer that broke off would do the same; what was stopped already needs none.
+        _ = self.0.reset(VarInt::from_u32(0));
     }
 }
 

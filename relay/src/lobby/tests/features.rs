@@ -3,7 +3,6 @@
 use parlor_transport::id::SessionId;
 
 use super::*;
-use crate::limits::{MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX};
 
 fn enter_as(lobby: &mut Lobby, user: &str, presence: Presence) -> u64 {
     let session = lobby.connect(NOW).unwrap().0;
@@ -48,14 +47,15 @@ fn messages_go_to_the_room_or_to_those_listed_once_and_never_back() {
 
 #[test]
 fn messages_and_infos_are_paid_for_from_one_budget() {
+    let Limits { message_burst_max: burst, message_cost_per_second_max: per_second, .. } = Limits::default();
     let mut lobby = lobby();
     let (u1, u2) = (enter(&mut lobby, "u1"), enter(&mut lobby, "u2"));
     let sent = (0..).take_while(|_| say(&mut lobby, NOW, u1, &[], 16 * 1024).is_ok()).count();
-    assert_eq!(sent as u32, MESSAGE_BURST_MAX / 17);
+    assert_eq!(sent as u32, burst / 17);
     let info = |value: &str| {
         ClientMessage::SetRoomInfo(SetRoomInfo { request: 3, key: "k".into(), value: value.repeat(1023) })
     };
-    let left = MESSAGE_BURST_MAX % 17;
+    let left = burst % 17;
     for _ in 0..left / 2 {
         assert_eq!(tell(&mut lobby, u1, info("x")), ["1: Done 3"]);
     }
@@ -63,7 +63,7 @@ fn messages_and_infos_are_paid_for_from_one_budget() {
     assert_eq!(say(&mut lobby, NOW, u2, &[], 1), Ok(vec![u1]), "others have their own");
     let second = Timestamp::from_micros(1_000_000);
     let sent = (0..).take_while(|_| say(&mut lobby, second, u1, &[], 1).is_ok()).count();
-    assert_eq!(sent as u32, (MESSAGE_COST_PER_SECOND_MAX + left % 2) / 2);
+    assert_eq!(sent as u32, (per_second + left % 2) / 2);
 }
 
 #[test]

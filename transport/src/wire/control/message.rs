@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use super::extra::*;
-use super::operate::{GoAway, Moderate};
+use super::operate::{FramesRefused, GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -211,6 +211,8 @@ pub enum RelayMessage {
     Resumed(Resumed),
     /// The relay ends soon.
     GoAway(GoAway),
+    /// Frames published here are dropped; the stream goes on.
+    FramesRefused(FramesRefused),
 }
 
 /// Relay to client, on the events stream.

@@ -1,7 +1,8 @@
-//! Messages of those who run a room or a relay: moderators, and a relay that is about to end.
+//! Messages of those who run a room or a relay: moderators, a relay that is about to end, and one that drops frames.
 
 use bincode::{Decode, Encode};
 
+use crate::error::Refusal;
 use crate::id::{StreamId, UserId};
 
 /// The most bytes of an address in a message.
@@ -43,4 +44,13 @@ pub enum ModerateAction {
 pub struct GoAway {
     /// Another relay to join at, if the operator named one; at most [`ADDRESS_MAX`] bytes.
     pub address: Option<String>,
+}
+
+/// See [`RelayMessage::FramesRefused`](super::RelayMessage::FramesRefused).
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct FramesRefused {
+    /// The lane of the stream whose frame was dropped last.
+    pub lane: u32,
+    /// Why, and what to do.
+    pub refusal: Refusal,
 }
