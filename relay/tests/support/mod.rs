@@ -5,8 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub const RTT: Duration = Duration::from_millis(50);
 pub struct World {
     pub sim: Sim,
     pub relay: RelayHandle,
-    address: SocketAddr,
+    pub address: SocketAddr,
     pub trust: Trust,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
@@ -46,8 +46,14 @@ impl World {
     }
 
     pub async fn start_with(sim: &Sim, config: Config) -> Self {
+        Self::start_from(sim, config.clone(), Arc::new(Mutex::new(Ok(config)))).await
+    }
+
+    /// With the configuration that it finds when it reads it again.
+    pub async fn start_from(sim: &Sim, config: Config, next: Arc<Mutex<Result<Config, String>>>) -> Self {
         let host = sim.host("relay", Profile::perfect().with_rtt(Duration::ZERO));
         let relay = Relay::bind_on(config, host.binding(4433).unwrap()).await.unwrap();
+        relay.on_reload(move || next.lock().unwrap().clone());
         let trust = relay.address(None).trust();
         let handle = relay.handle();
         let (stop, stopped) = oneshot::channel();
