@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod fanout;
 pub mod floor;
 pub mod goals;
+pub mod hostile;
 pub mod join;
 pub mod link_socket;
 pub mod live;

@@ -10,9 +10,10 @@ use parlor_benches::quantile::millis;
 use parlor_benches::relay_process::Which;
 use parlor_benches::source::Shape;
 use parlor_benches::table;
-use parlor_client::RoomId;
-use parlor_relay::{Config, Relay};
+use parlor_client::{AppId, RoomId};
+use parlor_relay::{App, Config, Relay};
 use parlor_transport::sim::Profile;
+use parlor_transport::token::keys::VerifyingKey;
 use serde_json::{Value, json};
 
 use super::latency::{self, Media};
@@ -305,13 +306,21 @@ fn page(command: &str, table: &str, rows: &[Row], figures: &Value) -> String {
 
 /// Options of the relay of a measurement.
 #[derive(clap::Args)]
-pub(super) struct RelayArgs {}
+pub(super) struct RelayArgs {
+    /// Who joins shows a token that is signed with this.
+    #[arg(long)]
+    secret: Option<String>,
+}
 
 /// The relay of a measurement: prints its address, serves until it is killed.
-pub(super) fn relay(_: &RelayArgs) -> Result<(), Failure> {
+pub(super) fn relay(args: &RelayArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let relay = Relay::bind(Config::dev()).await?;
+        let mut config = Config::dev();
+        if let Some(secret) = &args.secret {
+            config.apps = vec![App::with_keys(AppId::dev(), vec![VerifyingKey::from_secret(secret)?])?];
+        }
+        let relay = Relay::bind(config).await?;
         println!("{}", relay.address(RoomId::new("fanout").ok()));
         std::io::stdout().flush()?;
         relay.run(std::future::pending()).await;

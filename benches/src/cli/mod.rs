@@ -3,6 +3,7 @@
 mod fanout;
 mod floor;
 mod goals;
+mod hostile;
 mod latency;
 mod live;
 mod progress;
@@ -43,6 +44,8 @@ enum Measurement {
     Fanout(Box<fanout::Args>),
     /// What this machine cannot do for less: sealing packets and handing them to the kernel.
     Floor(floor::Args),
+    /// A call beside clients who mean harm, over loopback: how late its frames are, and the relay's memory.
+    Hostile(hostile::Args),
     /// Everything that Parlor means to reach, measured: value, goal, met or not.
     Goals(goals::Args),
     /// Who can carry frames: Parlor's modes and its contenders.
@@ -88,6 +91,7 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
         Measurement::Proxy(args) => proxy::run(&args),
         Measurement::Rate(args) => rate::run(&args, &command),
         Measurement::Fanout(args) => fanout::run(&args, &command),
+        Measurement::Hostile(args) => hostile::run(&args, &command),
         Measurement::Goals(args) => goals::run(&args, &command),
         Measurement::Contenders => {
             contender::names().iter().for_each(|name| println!("{name}"));
