@@ -290,7 +290,10 @@ mod tests {
         let outcome = Outcome::new(&Cell::default(), &[run.clone(), run]);
         assert_eq!((outcome.complete.len(), outcome.complete.never(), outcome.p99_by_seed.len()), (16, 4, 2));
         assert_eq!((outcome.media, outcome.delivered, outcome.keyframes), (14, 12, 4));
-        assert_eq!(outcome.complete_by_type.each_ref().map(|delays| (delays.len(), delays.never())), [(4, 0), (12, 4)]);
+        assert_eq!(
+            outcome.complete_by_type.each_ref().map(|delays| (delays.len(), delays.never())),
+            [(4, 0), (12, 4)]
+        );
         assert_eq!(
             outcome.within(Duration::from_millis(30)),
             0.5,

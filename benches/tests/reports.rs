@@ -44,8 +44,18 @@ fn one_command_gives_the_same_bytes_twice_and_another_seed_gives_others() {
 
 #[test]
 fn the_frames_in_the_csv_give_the_quantiles_in_the_json() {
-    let options =
-        ["--loss", "0,10", "--mode", "adaptive,datagram", "--seed", "1", "--seeds", "2", "--source", "fixed,follow"];
+    let options = [
+        "--loss",
+        "0,10",
+        "--mode",
+        "adaptive,datagram",
+        "--seed",
+        "1",
+        "--seeds",
+        "2",
+        "--source",
+        "fixed,follow",
+    ];
     let [json, csv, _] = latency("agree", &options);
     let json: Value = serde_json::from_str(&json).unwrap();
     let rows = json["rows"].as_array().unwrap();
@@ -68,7 +78,9 @@ fn the_frames_in_the_csv_give_the_quantiles_in_the_json() {
             for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
                 let told = &row[what][name];
                 match delays.quantile(q) {
-                    Some(delay) => assert_eq!(told.as_f64().unwrap(), delay.as_micros() as f64 / 1e3, "{what} {name}"),
+                    Some(delay) => {
+                        assert_eq!(told.as_f64().unwrap(), delay.as_micros() as f64 / 1e3, "{what} {name}")
+                    }
                     None => assert!(told.is_null(), "{what} {name}: {told}"),
                 }
             }
@@ -105,7 +117,11 @@ fn the_page_needs_nothing_from_elsewhere_and_says_how_it_was_made() {
     }
     assert_eq!(html.matches("<svg").count(), titles.len());
     let lines = html.matches(r#"<path class="line"#).count();
-    assert_eq!(lines, 2 + 2 + 2 + 1, "two contenders in three charts; only Parlor knows the age of its queue");
+    assert_eq!(
+        lines,
+        2 + 2 + 2 + 1,
+        "two contenders in three charts; only Parlor knows the age of its queue"
+    );
     assert!(html.contains(r#"<script type="application/json" id="figures">"#), "the figures are in it");
 }
 

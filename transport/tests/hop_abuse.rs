@@ -10,7 +10,9 @@ use parlor_transport::hop::{CodedFrame, HopReceiver, HopSender, SendStats};
 use parlor_transport::id::StreamAlias;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::Delivery;
-use parlor_transport::wire::feedback::{DEFICIT_MAX, FRAMES_MAX, Feedback, IncompleteFrame, Reception, TAIL_MAX};
+use parlor_transport::wire::feedback::{
+    DEFICIT_MAX, FRAMES_MAX, Feedback, IncompleteFrame, Reception, TAIL_MAX,
+};
 use parlor_transport::wire::frame::{Frame, FrameHeader};
 use parlor_transport::wire::hop::DATAGRAM_MAX;
 use parlor_transport::wire::packet::Packet;
@@ -135,7 +137,11 @@ impl Stage {
         assert_eq!(self.sender.rate(), 50_000, "the rate fell to its floor");
         assert!(self.sender.is_overfull(self.now), "the breaker is open");
         // A keyframe of 20 kB takes 3.3 s at that rate, and no frame is handed in behind it.
-        assert!(self.sender.queue_age(self.now) < Duration::from_secs(4), "{:?}", self.sender.queue_age(self.now));
+        assert!(
+            self.sender.queue_age(self.now) < Duration::from_secs(4),
+            "{:?}",
+            self.sender.queue_age(self.now)
+        );
     }
 }
 
@@ -162,7 +168,11 @@ impl Liar {
             Liar::Raving => back % 3 == 1,
         };
         feedback.older = (1..=tx_seq.min(255))
-            .map(|back| if is_missing(back) { Reception::Missing } else { Reception::Received(Some(stage.now)) })
+            .map(
+                |back| {
+                    if is_missing(back) { Reception::Missing } else { Reception::Received(Some(stage.now)) }
+                },
+            )
             .collect();
         feedback.tail = TAIL_MAX;
         feedback.lost = tx_seq;
@@ -200,7 +210,8 @@ fn whatever_a_peer_claims_it_gets_no_more_than_the_rate_and_its_frames_allow() {
     const REPAIR_SHARE: f64 = 1.04;
     // 64 symbols of 1,150 bytes, or a quarter of a second of the share if that is more; and the packet with which it
     // is overdrawn.
-    let saved = |rate: u64| (64.0 * 1150.0_f64).max(REPAIR_SHARE * rate as f64 / 8.0 * 0.25) + DATAGRAM_MAX as f64;
+    let saved =
+        |rate: u64| (64.0 * 1150.0_f64).max(REPAIR_SHARE * rate as f64 / 8.0 * 0.25) + DATAGRAM_MAX as f64;
     for liar in [Liar::LostAll, Liar::GotAllWantsAll, Liar::LostMost, Liar::Raving] {
         for reports_a_step in [1, 8] {
             let mut rng = rand::rngs::Xoshiro256PlusPlus::seed_from_u64(7);
@@ -221,7 +232,8 @@ fn whatever_a_peer_claims_it_gets_no_more_than_the_rate_and_its_frames_allow() {
             let stats = stage.sender.stats();
             let by_rate = REPAIR_SHARE * stage.allowed + saved(stage.rate_most);
             // Who says that nothing is lost is believed, and gets a fifth.
-            let by_frames = stage.repairs_most as f64 * if let Liar::GotAllWantsAll = liar { 0.2 } else { 1.0 };
+            let by_frames =
+                stage.repairs_most as f64 * if let Liar::GotAllWantsAll = liar { 0.2 } else { 1.0 };
             let repair = stats.repair as f64;
             let what = format!(
                 "{liar:?}, {reports_a_step} reports a step: {} bytes handed in, {stats:?}, rate up to {}, repair {:.2} of what \
@@ -291,7 +303,8 @@ fn who_stops_reporting_gets_ever_less() {
     // second of the old one; after that the least of 50 kbit/s, of which a pace is half as much again at most. The frame
     // that may always be handed in comes on top, and sound, which does not wait for the rate.
     let first = 1_250_000 / 8 / 2 + KEYFRAME as u64;
-    let bound = first + rate / 8 + silent * 75_000 / 8 + KEYFRAME as u64 + silent * 50 * (VOICE_FRAME as u64 + HEAD);
+    let bound =
+        first + rate / 8 + silent * 75_000 / 8 + KEYFRAME as u64 + silent * 50 * (VOICE_FRAME as u64 + HEAD);
     println!("{sent} of {bound}, rate was {rate}");
     assert!(sent <= bound, "{sent} of {bound}");
     stage.assert_broken();

@@ -108,7 +108,11 @@ mod tests {
         let (told, result) = conclude(&[met.clone(), missed.clone(), shown.clone()]);
         assert!(told == "1 of 2 goals met" && result.is_err(), "{told}");
         let figures = render(&[met, missed, shown]);
-        let lines: Vec<Vec<&str>> = figures.lines().skip(2).map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect()).collect();
+        let lines: Vec<Vec<&str>> = figures
+            .lines()
+            .skip(2)
+            .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+            .collect();
         assert_eq!(lines[0][2..], ["1.00", "≤ 2", "met"]);
         assert_eq!(lines[1][2..], ["never", "≤ 2", "NOT MET"]);
         assert_eq!(lines[2][2..], ["3.00", Verdict::NO_LIMIT]);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use parlor_benches::cell::{Cell, Feed, Link, Way};
 use parlor_benches::contender::{self, Contender};
 use parlor_benches::measure::{self, Measured};
-use parlor_benches::{outcome, report};
 use parlor_benches::source::Shape;
+use parlor_benches::{outcome, report};
 use parlor_transport::sim::Schedule;
 
 use super::{Failure, Measurement, progress, quantity, scenario};
@@ -242,8 +242,9 @@ impl Args {
                                 let up = way(self.loss_up.unwrap_or(loss), self.jitter_up.unwrap_or(jitter));
                                 let down =
                                     way(self.loss_down.unwrap_or(loss), self.jitter_down.unwrap_or(jitter));
-                                for (&media_rate, source) in
-                                    media_rates.iter().flat_map(|rate| self.source.iter().map(move |source| (rate, source)))
+                                for (&media_rate, source) in media_rates
+                                    .iter()
+                                    .flat_map(|rate| self.source.iter().map(move |source| (rate, source)))
                                 {
                                     let cell = self.cell(rtt, media_rate, &up, &down, schedule.as_ref());
                                     cells.push(Cell { feed: source.feed(), ..cell });

@@ -18,7 +18,7 @@ use quinn::{Connection, VarInt};
 use super::quic::estimate;
 
 /// A connection. Clones have operations of their own under way.
-pub struct Session {
+pub(super) struct Session {
     connection: Connection,
     accept_uni: Pending<Result<quinn::RecvStream, Failure>>,
     accept_bi: Pending<Result<(quinn::SendStream, quinn::RecvStream), Failure>>,
@@ -31,7 +31,7 @@ pub struct Session {
 
 impl Session {
     /// `connection`, on which both ends have agreed to speak the newest protocol that moq-net offers.
-    pub fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         Session {
             connection,
             accept_uni: Pending::default(),
@@ -156,7 +156,7 @@ impl transport::Stats for Stats {
 }
 
 /// The sending half of a QUIC stream. Reset when dropped unfinished.
-pub struct SendStream {
+pub(super) struct SendStream {
     stream: quinn::SendStream,
     is_ended: bool,
     closed: Pending<Result<(), Failure>>,
@@ -218,7 +218,7 @@ impl Drop for SendStream {
 }
 
 /// The receiving half of a QUIC stream. quinn stops it when it is dropped.
-pub struct RecvStream(quinn::RecvStream);
+pub(super) struct RecvStream(quinn::RecvStream);
 
 impl poll::RecvStream for RecvStream {
     type Error = Failure;
@@ -253,7 +253,7 @@ impl poll::RecvStream for RecvStream {
 
 /// Why an operation failed.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(super) struct Failure {
     text: String,
     closed: Option<(u32, String)>,
     stream: Option<u32>,

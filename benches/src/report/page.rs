@@ -145,9 +145,8 @@ fn waits<'a>(title: &str, series: impl Iterator<Item = (String, &'a [Sample])>) 
     let series: Vec<_> = series
         .filter_map(|(name, samples)| {
             let (start, _) = *samples.first()?;
-            let point = |(at, wait): &Sample| {
-                (at.saturating_since(start).as_secs_f64(), wait.as_secs_f64() * 1e3)
-            };
+            let point =
+                |(at, wait): &Sample| (at.saturating_since(start).as_secs_f64(), wait.as_secs_f64() * 1e3);
             Some((name, samples.iter().map(point).collect()))
         })
         .collect();
