@@ -10,9 +10,14 @@ use parlor_transport::hop::Ablation;
 
 use crate::cell::Cell;
 
+pub(crate) mod call;
 pub mod meter;
-pub mod moq_scheme;
+#[cfg(feature = "peers")]
+pub mod moq;
+#[cfg(feature = "peers")]
+mod moq_transport;
 pub mod parlor;
+pub mod quic;
 pub mod quinn_streams;
 #[cfg(feature = "peers")]
 pub mod webrtc;
@@ -42,11 +47,12 @@ fn all() -> Vec<Box<dyn Contender>> {
 
 /// Everybody who is not Parlor.
 pub fn strangers() -> Vec<Box<dyn Contender>> {
-    use quinn_streams::{Congestion, QuinnStreams};
+    use quic::Congestion;
     let mut strangers: Vec<Box<dyn Contender>> = Vec::new();
     for congestion in [Congestion::Cubic, Congestion::Bbr] {
-        strangers.push(Box::new(QuinnStreams { congestion }));
-        strangers.push(Box::new(moq_scheme::MoqScheme { congestion }));
+        strangers.push(Box::new(quinn_streams::QuinnStreams { congestion }));
+        #[cfg(feature = "peers")]
+        strangers.push(Box::new(moq::Moq { congestion }));
     }
     #[cfg(feature = "peers")]
     strangers.push(Box::new(webrtc::WebRtc));
@@ -93,33 +99,50 @@ pub struct Fate {
     pub complete: Option<Timestamp>,
 }
 
-/// Bytes of one link's media way. `total` is what the network counted; the parts are the contender's own
-/// account, as far as it has one, and what is left of the total is headers and handshakes.
+/// Bytes of one link. `total` and `feedback` are what the network counted, the parts the sender's own account.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Wire {
-    /// All UDP payload bytes.
+    /// All UDP payload bytes of the media's way.
     pub total: u64,
-    /// Packets.
+    /// Packets of the media's way.
     pub packets: u64,
+    /// What the media's way was used for, if the sender keeps account of it.
+    pub parts: Option<Parts>,
+    /// UDP payload bytes of the way back: reports and acknowledgements.
+    pub feedback: u64,
+}
+
+/// What a sender used its way for, in bytes of what it gave to QUIC, its own heads included.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Parts {
     /// Media as it is, for the first time.
     pub source: u64,
     /// Redundancy sent unasked.
     pub parity: u64,
     /// What was sent because something was missing.
     pub repair: u64,
-    /// UDP payload bytes of the way back: reports and acknowledgements.
-    pub feedback: u64,
 }
 
 impl Wire {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Wire) {
-        self.total += other.total;
-        self.packets += other.packets;
-        self.source += other.source;
-        self.parity += other.parity;
-        self.repair += other.repair;
-        self.feedback += other.feedback;
+    /// This and another run's. The parts are known if those of both are.
+    pub fn plus(self, other: Wire) -> Wire {
+        let parts = self.parts.zip(other.parts).map(|(one, other)| Parts {
+            source: one.source + other.source,
+            parity: one.parity + other.parity,
+            repair: one.repair + other.repair,
+        });
+        Wire {
+            total: self.total + other.total,
+            packets: self.packets + other.packets,
+            parts,
+            feedback: self.feedback + other.feedback,
+        }
+    }
+
+    /// What the parts leave of the total: QUIC's heads, acknowledgements and the control stream.
+    pub fn headers(&self) -> Option<u64> {
+        let parts = self.parts?;
+        Some(self.total.saturating_sub(parts.source + parts.parity + parts.repair))
     }
 }
 

@@ -3,6 +3,7 @@
 //! All figures come from the real stack in virtual time. Delays are in ms from capture to complete beyond
 //! one-way delay, overhead is all UDP payload bytes of the media's way over media bytes, minus one.
 
+mod bound;
 mod compare;
 mod rows;
 

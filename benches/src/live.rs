@@ -13,8 +13,9 @@ use parlor_transport::sim::{Direction, LinkStats, Profile};
 use parlor_transport::units::Timestamp;
 
 use crate::cell::{Cell, Link};
+use crate::contender::call::{GRACE, START};
 use crate::contender::meter::{Meter, Tap, clean};
-use crate::contender::parlor::{Captured, GRACE, Parlor, START, Stage, call};
+use crate::contender::parlor::{Captured, Parlor, Stage, call};
 use crate::contender::{Contender, Run};
 use crate::proxy::{self, Proxy, any_port_towards};
 

@@ -15,12 +15,18 @@ pub struct Outcome {
     pub complete: Delays,
     /// Capture to complete with everything it builds on, beyond the links' one-way delay.
     pub decodable: Delays,
+    /// `complete` of keyframes alone, and of all others.
+    pub complete_by_type: [Delays; 2],
     /// 99th percentiles of `complete`, seed by seed.
     pub p99_by_seed: Vec<Option<Duration>>,
-    /// Freezes by the definition of WebRTC's statistics, at zero playout delay.
-    pub freezes: usize,
-    /// Time frozen.
-    pub frozen: Duration,
+    /// What was seen of it where every frame is shown at once.
+    pub shown: Shown,
+    /// The same where every frame is shown [`PLAYOUT`] later than the links allow, or later.
+    pub shown_later: Shown,
+    /// What is concealed of sound, by the buffer that the player keeps beyond the links' one-way delay.
+    pub concealed: [Concealed; BUFFERS.len()],
+    /// Keyframes made, those included that were asked for.
+    pub keyframes: usize,
     /// Time measured.
     pub length: Duration,
     /// Media bytes that the source made.
@@ -37,19 +43,63 @@ pub struct Outcome {
     pub one_way: Duration,
 }
 
+/// A player that waits so long beyond the links' delay conceals, or shows late, what comes later.
+pub const PLAYOUT: Duration = Duration::from_millis(100);
+/// The buffers for which it is told what they conceal, ms beyond the links' one-way delay; [`PLAYOUT`] is one of them.
+pub const BUFFERS: [u64; 4] = [60, 100, 150, 200];
+/// A gap this long is no freeze any more, it is a pause.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How smoothly pictures were shown, by the definitions of WebRTC's statistics.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shown {
+    /// Gaps between pictures of at least max(3 × the average, the average + 150 ms).
+    pub freezes: usize,
+    /// Time in those.
+    pub frozen: Duration,
+    /// Those of them that were longer than 5 s.
+    pub pauses: usize,
+    /// Time between pictures, and the sum of its squares, s and s².
+    gaps: (f64, f64),
+}
+
+impl Shown {
+    /// Pictures a second as the eye sees them: a gap weighs as long as it takes.
+    pub fn harmonic_rate(&self) -> f64 {
+        self.gaps.0 / self.gaps.1.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Frames of sound that came too late for a buffer.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Concealed {
+    /// How many.
+    pub frames: usize,
+    /// In how many runs of neighbouring frames.
+    pub events: usize,
+}
+
 impl Outcome {
     /// Evaluates the runs of `cell`, one for each seed.
     pub fn new(cell: &Cell, runs: &[Run]) -> Self {
         let mut all = Outcome {
             complete: Delays::new([]),
             decodable: Delays::new([]),
+            complete_by_type: [Delays::new([]), Delays::new([])],
             p99_by_seed: Vec::new(),
-            freezes: 0,
-            frozen: Duration::ZERO,
+            shown: Shown::default(),
+            shown_later: Shown::default(),
+            concealed: Default::default(),
+            keyframes: 0,
             length: cell.length * runs.len() as u32,
             media: 0,
             delivered: 0,
-            wire: vec![Wire::default(); cell.links().count()],
+            wire: (0..cell.links().count())
+                .map(|link| {
+                    let wires = runs.iter().filter_map(|run| run.wire.get(link).copied());
+                    wires.reduce(Wire::plus).unwrap_or_default()
+                })
+                .collect(),
             queue: vec![Delays::new([]); cell.links().count()],
             own_queue: Delays::new([]),
             one_way: cell.one_way(),
@@ -63,22 +113,29 @@ impl Outcome {
         let beyond = |captured: Timestamp, at: Option<Timestamp>| {
             at.map(|at| at.saturating_since(captured).saturating_sub(self.one_way))
         };
-        let complete = Delays::new(run.frames.iter().map(|frame| beyond(frame.captured, frame.complete)));
+        let complete = |frame: &Fate| beyond(frame.captured, frame.complete);
+        for (all, keyframe) in self.complete_by_type.iter_mut().zip([true, false]) {
+            all.join(Delays::new(run.frames.iter().filter(|frame| frame.keyframe == keyframe).map(complete)));
+        }
+        for (sum, buffer) in self.concealed.iter_mut().zip(BUFFERS.map(Duration::from_millis)) {
+            let is_late = |frame: &Fate| complete(frame).is_none_or(|delay| delay > buffer);
+            let late: Vec<bool> = run.frames.iter().map(is_late).collect();
+            sum.frames += late.iter().filter(|late| **late).count();
+            sum.events += late.chunk_by(|one, next| one == next).filter(|run| run[0]).count();
+        }
+        self.keyframes += run.frames.iter().filter(|frame| frame.keyframe && frame.bytes > 0).count();
         let frames = run.frames.iter().zip(&shown);
         let shown_after = Delays::new(frames.map(|(frame, at)| beyond(frame.captured, *at)));
+        let complete = Delays::new(run.frames.iter().map(complete));
         self.p99_by_seed.push(complete.quantile(0.99));
         self.complete.join(complete);
         self.decodable.join(shown_after);
-        let due = run.frames.iter().map(|frame| frame.captured + self.one_way);
-        let pauses = pauses(due, shown.iter().flatten().copied());
-        self.freezes += pauses.len();
-        self.frozen += pauses.iter().sum::<Duration>();
+        for (sum, playout) in [(&mut self.shown, Duration::ZERO), (&mut self.shown_later, PLAYOUT)] {
+            sum.add(&run.frames, &shown, self.one_way + playout);
+        }
         self.media += run.frames.iter().map(|frame| frame.bytes as u64).sum::<u64>();
         let came = run.frames.iter().filter(|frame| frame.complete.is_some());
         self.delivered += came.map(|frame| frame.bytes as u64).sum::<u64>();
-        for (sum, wire) in self.wire.iter_mut().zip(&run.wire) {
-            sum.add(wire);
-        }
         let waits = |samples: &[Sample]| Delays::new(samples.iter().map(|(_, wait)| Some(*wait)));
         for (all, samples) in self.queue.iter_mut().zip(&run.queue) {
             all.join(waits(samples));
@@ -101,9 +158,20 @@ impl Outcome {
         self.complete.share_within(limit.saturating_sub(self.one_way))
     }
 
+    /// Parity and repair over media bytes, of the first link, if its sender keeps account of them.
+    pub fn redundancy(&self) -> Option<f64> {
+        let parts = self.wire.first()?.parts?;
+        Some((parts.parity + parts.repair) as f64 / self.media.max(1) as f64)
+    }
+
+    /// The share of frames that a player with a buffer of [`PLAYOUT`] conceals.
+    pub fn concealed_share(&self) -> f64 {
+        1.0 - self.complete.share_within(PLAYOUT)
+    }
+
     /// Freezes a minute.
     pub fn freezes_per_minute(&self) -> f64 {
-        self.freezes as f64 * 60.0 / self.length.as_secs_f64()
+        self.shown.freezes as f64 * 60.0 / self.length.as_secs_f64()
     }
 
     /// Frames shown per second.
@@ -117,8 +185,24 @@ impl Outcome {
     }
 }
 
+impl Shown {
+    /// Adds a run of which `shown` says when each frame could be shown; none is earlier than `after` its capture.
+    fn add(&mut self, frames: &[Fate], shown: &[Option<Timestamp>], after: Duration) {
+        let due = frames.iter().map(|frame| frame.captured + after);
+        let shown: Vec<Timestamp> =
+            due.clone().zip(shown).filter_map(|(due, shown)| Some(due.max((*shown)?))).collect();
+        for gap in shown.windows(2).map(|pair| pair[1].saturating_since(pair[0]).as_secs_f64()) {
+            self.gaps = (self.gaps.0 + gap, self.gaps.1 + gap * gap);
+        }
+        let freezes = freezes(due, shown.into_iter());
+        self.freezes += freezes.len();
+        self.frozen += freezes.iter().sum::<Duration>();
+        self.pauses += freezes.iter().filter(|gap| **gap > PAUSE).count();
+    }
+}
+
 /// When each frame could be shown: once it and all frames back to its keyframe are there.
-fn decodable(frames: &[Fate]) -> Vec<Option<Timestamp>> {
+pub(crate) fn decodable(frames: &[Fate]) -> Vec<Option<Timestamp>> {
     let mut before = None;
     frames
         .iter()
@@ -141,7 +225,7 @@ fn decodable(frames: &[Fate]) -> Vec<Option<Timestamp>> {
 /// being that of the last 30 gaps: freezes by WebRTC's definition. What that counts only when the next frame
 /// comes counts here too if none does: a call that shows nothing more is frozen to its end, when the last frame
 /// was `due`, and one that shows nothing for long is from its start.
-fn pauses(due: impl Iterator<Item = Timestamp>, shown: impl Iterator<Item = Timestamp>) -> Vec<Duration> {
+fn freezes(due: impl Iterator<Item = Timestamp>, shown: impl Iterator<Item = Timestamp>) -> Vec<Duration> {
     let due: Vec<Timestamp> = due.collect();
     let (Some(&first), Some(&last)) = (due.first(), due.last()) else { return Vec::new() };
     let nominal = last.saturating_since(first) / (due.len() as u32 - 1).max(1);
@@ -170,7 +254,7 @@ mod tests {
     #[test]
     fn a_gap_of_a_third_of_a_second_is_a_freeze_and_so_is_no_picture_at_all() {
         let due: Vec<Timestamp> = (0..60).map(|n| ms(n * 33)).collect();
-        let pauses = |shown: &[u64]| pauses(due.iter().copied(), shown.iter().map(|at| ms(*at)));
+        let pauses = |shown: &[u64]| freezes(due.iter().copied(), shown.iter().map(|at| ms(*at)));
         let steady: Vec<u64> = (0..60).map(|n| n * 33).collect();
         assert!(pauses(&steady).is_empty());
         let gap = Duration::from_millis;
@@ -205,11 +289,52 @@ mod tests {
         let run = Run { frames: frames.to_vec(), ..Run::default() };
         let outcome = Outcome::new(&Cell::default(), &[run.clone(), run]);
         assert_eq!((outcome.complete.len(), outcome.complete.never(), outcome.p99_by_seed.len()), (16, 4, 2));
-        assert_eq!((outcome.media, outcome.delivered), (14, 12));
+        assert_eq!((outcome.media, outcome.delivered, outcome.keyframes), (14, 12, 4));
+        assert_eq!(
+            outcome.complete_by_type.each_ref().map(|delays| (delays.len(), delays.never())),
+            [(4, 0), (12, 4)]
+        );
         assert_eq!(
             outcome.within(Duration::from_millis(30)),
             0.5,
             "four of eight came that soon after capture"
         );
+    }
+
+    #[test]
+    fn sound_that_is_late_is_concealed_and_neighbours_are_one_event() {
+        let ages = [Some(20), Some(90), None, Some(20), Some(170), Some(20)];
+        let frames: Vec<Fate> = (0..)
+            .zip(ages)
+            .map(|(number, age)| Fate {
+                captured: ms(20 * number),
+                keyframe: true,
+                bytes: 80,
+                complete: age.map(|age| ms(20 * number + age)),
+            })
+            .collect();
+        // A link of 20 ms: the ages beyond it are 10, 80, none, 10, 160 and 10 ms.
+        let link = crate::cell::Link { rtt: Duration::from_millis(20), ..Default::default() };
+        let cell = Cell { publisher: Some(link), ..Cell::default() };
+        let outcome = Outcome::new(&cell, &[Run { frames, ..Run::default() }]);
+        let concealed = outcome.concealed.map(|concealed| (concealed.frames, concealed.events));
+        assert_eq!(concealed, [(3, 2), (2, 2), (2, 2), (1, 1)], "at 60, 100, 150 and 200 ms");
+    }
+
+    #[test]
+    fn a_player_that_waits_sees_fewer_freezes() {
+        let frames: Vec<Fate> = (0..90)
+            .map(|number| Fate {
+                captured: ms(33 * number),
+                keyframe: number == 0,
+                bytes: 1,
+                // Two thirds of a second in, a frame is 200 ms late, and holds up those after it.
+                complete: Some(ms(33 * number + if number == 20 { 225 } else { 25 })),
+            })
+            .collect();
+        let outcome = Outcome::new(&Cell::default(), &[Run { frames, ..Run::default() }]);
+        assert_eq!((outcome.shown.freezes, outcome.shown_later.freezes, outcome.shown.pauses), (1, 0, 0));
+        assert_eq!(outcome.shown.frozen, Duration::from_millis(33 + 200));
+        assert!(outcome.shown.harmonic_rate() < outcome.shown_later.harmonic_rate());
     }
 }

@@ -18,7 +18,8 @@ use parlor_transport::sim::{Direction, Host, Profile, Sim, Simulation};
 use tokio::task::JoinSet;
 
 use crate::cell::{Link, Way};
-use crate::contender::quinn_streams::{Congestion, QuinnStreams};
+use crate::contender::quic::Congestion;
+use crate::contender::quinn_streams::QuinnStreams;
 use crate::quantile::Delays;
 use crate::source::{Shape, Source, number_of};
 

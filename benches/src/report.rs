@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use parlor_client::Timestamp;
+
 use crate::cell::{Cell, Feed, Link, Way};
 use crate::contender::Wire;
 use crate::measure::Measured;
-use crate::outcome::Outcome;
+use crate::outcome::{BUFFERS, Outcome, Shown, decodable};
 use crate::quantile::{Delays, millis};
 use crate::source::Kind;
 use crate::table;
@@ -15,8 +17,9 @@ pub mod page;
 
 /// The limits, from capture, within which frames are counted, ms.
 pub const WITHIN: [u64; 4] = [100, 150, 200, 400];
-/// A player that waits so long beyond the links' delay conceals what comes later.
-pub const PLAYOUT: Duration = Duration::from_millis(100);
+
+/// Stands where a contender keeps no account.
+const NOT_KNOWN: &str = "–";
 
 /// A table for people.
 pub fn table(rows: &[Measured]) -> String {
@@ -32,13 +35,24 @@ pub fn table(rows: &[Measured]) -> String {
         "decodable p99",
         "freezes/min",
         "overhead %",
+        "parity %",
+        "repair %",
+        "headers %",
+        "back %",
         "queue p95",
+        "own queue p95",
         "delivered kbit/s",
     ];
     let mut lines = vec![heading.map(str::to_owned).to_vec()];
     for row in rows {
         let outcome = &row.outcome;
         let delay = |q| millis(outcome.complete.quantile(q));
+        let of_media = |bytes: u64| format!("{:.1}", bytes as f64 * 100.0 / outcome.media.max(1) as f64);
+        let shares = |bytes: fn(&Wire) -> Option<u64>| {
+            let links = outcome.wire.iter();
+            join(links.map(|wire| bytes(wire).map_or(NOT_KNOWN.to_owned(), of_media)))
+        };
+        let own_queue = outcome.own_queue.quantile(0.95);
         let queue = outcome.queue.iter().map(|queue| millis(queue.quantile(0.95)));
         lines.push(vec![
             describe(&row.cell),
@@ -52,7 +66,12 @@ pub fn table(rows: &[Measured]) -> String {
             millis(outcome.decodable.quantile(0.99)),
             format!("{:.1}", outcome.freezes_per_minute()),
             join((0..outcome.wire.len()).map(|link| format!("{:.1}", outcome.overhead(link) * 100.0))),
+            shares(|wire| Some(wire.parts?.parity)),
+            shares(|wire| Some(wire.parts?.repair)),
+            shares(Wire::headers),
+            shares(|wire| Some(wire.feedback)),
             join(queue),
+            own_queue.map_or(NOT_KNOWN.to_owned(), |age| millis(Some(age))),
             format!("{:.0}", outcome.delivered_rate() / 1000.0),
         ]);
     }
@@ -123,6 +142,8 @@ fn json_row(row: &Measured) -> serde_json::Value {
         .iter()
         .map(|&limit| (limit.to_string(), outcome.within(Duration::from_millis(limit)).into()))
         .collect();
+    // Of pictures nothing is concealed: they are shown late, or not.
+    let concealed = (cell.shape.kind == Kind::Audio).then(|| json_concealed(outcome));
     let links: Vec<_> = cell.links().enumerate().map(|(at, link)| json_link(link, outcome, at)).collect();
     serde_json::json!({
         "who": who, "media": kind, "media_rate_bps": cell.shape.bitrate,
@@ -130,19 +151,45 @@ fn json_row(row: &Measured) -> serde_json::Value {
         "seed": cell.seed, "seeds": outcome.p99_by_seed.len(), "seconds": cell.length.as_secs(),
         "frames": outcome.complete.len(), "never": outcome.complete.never(),
         "complete": quantiles(&outcome.complete), "decodable": quantiles(&outcome.decodable),
+        "complete_keyframes": quantiles(&outcome.complete_by_type[0]),
+        "complete_others": quantiles(&outcome.complete_by_type[1]),
         "complete_p99_by_seed": outcome.p99_by_seed.iter().map(|p99| p99.map(as_ms)).collect::<Vec<_>>(),
         "share_within_ms_of_capture": within,
-        "late_for_100_ms_playout": 1.0 - outcome.complete.share_within(PLAYOUT),
-        "freezes": outcome.freezes, "frozen": as_ms(outcome.frozen),
+        "late_for_100_ms_playout": outcome.concealed_share(),
+        "concealed": concealed,
+        "freezes": outcome.shown.freezes, "frozen": as_ms(outcome.shown.frozen),
+        "playout_0_ms": json_shown(&outcome.shown, outcome.length),
+        "playout_100_ms": json_shown(&outcome.shown_later, outcome.length),
         "frames_shown_per_second": outcome.frames_per_second(),
+        "keyframes": outcome.keyframes,
         "delivered_bps": outcome.delivered_rate(),
         "own_queue": quantiles(&outcome.own_queue),
         "links": links,
     })
 }
 
+fn json_concealed(outcome: &Outcome) -> serde_json::Value {
+    let buffers = BUFFERS.iter().zip(&outcome.concealed).map(|(buffer, concealed)| {
+        let share = concealed.frames as f64 / outcome.complete.len().max(1) as f64;
+        serde_json::json!({
+            "buffer": buffer, "frames": concealed.frames, "events": concealed.events, "share": share,
+        })
+    });
+    buffers.collect()
+}
+
+fn json_shown(shown: &Shown, length: Duration) -> serde_json::Value {
+    let minutes = length.as_secs_f64() / 60.0;
+    serde_json::json!({
+        "freezes": shown.freezes, "freezes_per_minute": shown.freezes as f64 / minutes,
+        "frozen": as_ms(shown.frozen), "frozen_share": shown.frozen.as_secs_f64() / length.as_secs_f64(),
+        "pauses": shown.pauses, "harmonic_frames_per_second": shown.harmonic_rate(),
+    })
+}
+
+/// What the sender keeps no account of is null.
 fn json_link(link: &Link, outcome: &Outcome, at: usize) -> serde_json::Value {
-    let Wire { total, packets, source, parity, repair, feedback } = outcome.wire[at];
+    let wire = outcome.wire[at];
     let way = |way: &Way| {
         serde_json::json!({
             "loss": way.loss, "burst": way.burst, "jitter": as_ms(way.jitter), "reorder": as_ms(way.reorder),
@@ -153,8 +200,10 @@ fn json_link(link: &Link, outcome: &Outcome, at: usize) -> serde_json::Value {
         "rtt": as_ms(link.rtt), "media": way(&link.media), "back": way(&link.back),
         "overhead": outcome.overhead(at),
         "bytes": {
-            "media": outcome.media, "total": total, "packets": packets, "source": source, "parity": parity,
-            "repair": repair, "feedback": feedback,
+            "media": outcome.media, "total": wire.total, "packets": wire.packets,
+            "source": wire.parts.map(|parts| parts.source), "parity": wire.parts.map(|parts| parts.parity),
+            "repair": wire.parts.map(|parts| parts.repair), "headers": wire.headers(),
+            "feedback": wire.feedback,
         },
         "queueing": quantiles(&outcome.queue[at]),
     })
@@ -169,20 +218,22 @@ fn as_ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// A line for each frame: what it was and when it was complete.
+/// A line for each frame: what it was, when it was complete, and when all that it builds on was there too.
 pub fn csv(rows: &[Measured]) -> String {
-    let mut out = String::from("link,who,seed,frame,captured_us,keyframe,bytes,complete_us\n");
+    let mut out = String::from("link,who,seed,frame,captured_us,keyframe,bytes,complete_us,decodable_us\n");
+    let time = |at: Option<Timestamp>| at.map_or(String::new(), |at| at.as_micros().to_string());
     for row in rows {
         let link = describe(&row.cell).replace(',', ";");
         for (seed, run) in (row.cell.seed..).zip(&row.runs) {
-            for (number, frame) in run.frames.iter().enumerate() {
-                let complete = frame.complete.map_or(String::new(), |at| at.as_micros().to_string());
+            for ((number, frame), shown) in run.frames.iter().enumerate().zip(decodable(&run.frames)) {
                 out += &format!(
-                    "{link},{},{seed},{number},{},{},{},{complete}\n",
+                    "{link},{},{seed},{number},{},{},{},{},{}\n",
                     row.who,
                     frame.captured.as_micros(),
                     u8::from(frame.keyframe),
                     frame.bytes,
+                    time(frame.complete),
+                    time(shown),
                 );
             }
         }

@@ -53,12 +53,19 @@ pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
         latency::write(path, &report::page::page("Parlor's goals", &command, &figures, &measured))?;
     }
     if !cfg!(feature = "peers") {
-        println!("Beside quinn and MoQ's scheme only: WebRTC takes part in builds with --features peers.");
+        println!("Beside quinn only: MoQ and WebRTC take part in builds with --features peers.");
     }
+    let (told, result) = conclude(&verdicts);
+    println!("{told}");
+    result
+}
+
+/// How many goals are met; a failure if one is not.
+fn conclude(verdicts: &[Verdict]) -> (String, Result<(), Failure>) {
     let goals = || verdicts.iter().filter(|verdict| verdict.has_limit());
     let missed = goals().filter(|verdict| !verdict.met).count();
-    println!("{} of {} goals met", goals().count() - missed, goals().count());
-    if missed == 0 { Ok(()) } else { Err(format!("{missed} goals are not met").into()) }
+    let told = format!("{} of {} goals met", goals().count() - missed, goals().count());
+    (told, if missed == 0 { Ok(()) } else { Err(format!("{missed} goals are not met").into()) })
 }
 
 pub(super) fn render(verdicts: &[Verdict]) -> String {
@@ -85,4 +92,29 @@ pub(super) fn json(command: &str, verdicts: &[Verdict]) -> serde_json::Value {
         })
         .collect();
     serde_json::json!({ "command": command, "verdicts": rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_goal_that_is_not_met_is_a_failure_and_a_figure_without_a_goal_is_none() {
+        let met = Verdict::at_most("a cell", "p99 ms", 1.0, 2.0);
+        let missed = Verdict::at_most("a cell", "p99 ms", f64::INFINITY, 2.0);
+        let shown = Verdict::shown("a cell", "frames dropped", 3.0);
+        let (told, result) = conclude(&[met.clone(), shown.clone()]);
+        assert!(told == "1 of 1 goals met" && result.is_ok(), "{told}");
+        let (told, result) = conclude(&[met.clone(), missed.clone(), shown.clone()]);
+        assert!(told == "1 of 2 goals met" && result.is_err(), "{told}");
+        let figures = render(&[met, missed, shown]);
+        let lines: Vec<Vec<&str>> = figures
+            .lines()
+            .skip(2)
+            .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+            .collect();
+        assert_eq!(lines[0][2..], ["1.00", "≤ 2", "met"]);
+        assert_eq!(lines[1][2..], ["never", "≤ 2", "NOT MET"]);
+        assert_eq!(lines[2][2..], ["3.00", Verdict::NO_LIMIT]);
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use parlor_benches::cell::{Cell, Feed, Link, Way};
 use parlor_benches::contender::{self, Contender};
 use parlor_benches::measure::{self, Measured};
-use parlor_benches::report;
 use parlor_benches::source::Shape;
+use parlor_benches::{outcome, report};
 use parlor_transport::sim::Schedule;
 
 use super::{Failure, Measurement, progress, quantity, scenario};
@@ -65,8 +65,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     fps: u32,
     /// Whether the source keeps its rate or follows what the transport offers.
-    #[arg(long, value_enum, default_value = "fixed")]
-    source: SourceKind,
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "fixed")]
+    source: Vec<SourceKind>,
     /// Who carries the frames; `parlor-bench contenders` tells who they are. If not set, `latency` runs
     /// adaptive,datagram,quic-stream and `live`, which has Parlor's own modes, adaptive.
     #[arg(long, value_delimiter = ',')]
@@ -118,6 +118,15 @@ enum SourceKind {
     Fixed,
     /// Frames get smaller with the rate that the transport offers.
     Follow,
+}
+
+impl SourceKind {
+    fn feed(self) -> Feed {
+        match self {
+            SourceKind::Fixed => Feed::Fixed,
+            SourceKind::Follow => Feed::Follow,
+        }
+    }
 }
 
 /// Runs it. `arguments` are the program's, for reading them again with a scenario's in front.
@@ -177,13 +186,17 @@ impl Args {
     ) -> Result<(), Failure> {
         if self.media == Media::Audio {
             for row in rows {
-                let late = 1.0 - row.outcome.complete.share_within(report::PLAYOUT);
-                println!(
-                    "{}, {}: concealed with a 100 ms buffer: {:.3} %",
-                    report::describe(&row.cell),
-                    row.who,
-                    late * 100.0
-                );
+                let frames = row.outcome.complete.len().max(1) as f64;
+                for (buffer, concealed) in outcome::BUFFERS.iter().zip(&row.outcome.concealed) {
+                    println!(
+                        "{}, {}: concealed with a buffer of {buffer} ms: {:.3} %, {} frames in {} events",
+                        report::describe(&row.cell),
+                        row.who,
+                        concealed.frames as f64 * 100.0 / frames,
+                        concealed.frames,
+                        concealed.events,
+                    );
+                }
             }
         }
         let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
@@ -229,8 +242,12 @@ impl Args {
                                 let up = way(self.loss_up.unwrap_or(loss), self.jitter_up.unwrap_or(jitter));
                                 let down =
                                     way(self.loss_down.unwrap_or(loss), self.jitter_down.unwrap_or(jitter));
-                                for &media_rate in &media_rates {
-                                    cells.push(self.cell(rtt, media_rate, &up, &down, schedule.as_ref()));
+                                for (&media_rate, source) in media_rates
+                                    .iter()
+                                    .flat_map(|rate| self.source.iter().map(move |source| (rate, source)))
+                                {
+                                    let cell = self.cell(rtt, media_rate, &up, &down, schedule.as_ref());
+                                    cells.push(Cell { feed: source.feed(), ..cell });
                                 }
                             }
                         }
@@ -256,10 +273,7 @@ impl Args {
                 }
                 Media::Audio => Shape::audio(media_rate),
             },
-            feed: match self.source {
-                SourceKind::Fixed => Feed::Fixed,
-                SourceKind::Follow => Feed::Follow,
-            },
+            feed: Feed::Fixed,
             length: Duration::from_secs(self.seconds),
             seed: self.seed,
         }

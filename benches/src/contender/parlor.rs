@@ -6,16 +6,16 @@ use std::time::Duration;
 use parlor_client::publisher::EncodedFrame;
 use parlor_client::{
     Delivery, Engine, EngineConfig, JoinOptions, PlayOptions, PublishOptions, Room, RoomId, Scenario,
-    Timestamp,
 };
 use parlor_relay::{Config, Relay};
-use parlor_transport::hop::Ablation;
-use parlor_transport::sim::{Host, Profile, Sim, Simulation};
+use parlor_transport::hop::{Ablation, SendStats};
+use parlor_transport::sim::{Host, Profile, Sim};
 
+use super::call::{Arrivals, Camera, GRACE, in_virtual_time};
 use super::meter::{Hosts, Meter};
-use super::{Contender, Fate, Run};
-use crate::cell::{Cell, Feed};
-use crate::source::{Kind, Source, number_of};
+use super::{Contender, Parts, Run};
+use crate::cell::Cell;
+use crate::source::Kind;
 
 /// Parlor with one way of delivering frames.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +37,6 @@ impl From<Delivery> for Parlor {
 pub const DELIVERIES: [Delivery; 4] =
     [Delivery::Adaptive, Delivery::LowLatency, Delivery::Datagram, Delivery::QuicStream];
 
-/// After the last frame this long is waited for stragglers.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
-/// Joining, before frames count.
-pub(crate) const START: Duration = Duration::from_secs(1);
 const STREAM: &str = "bench";
 
 impl Contender for Parlor {
@@ -60,8 +56,7 @@ impl Contender for Parlor {
     }
 
     fn run(&self, cell: &Cell) -> Result<Run, String> {
-        let limit = cell.length + START + GRACE + Duration::from_secs(120);
-        Simulation::new(cell.seed).time_max(limit).run(async |sim| self.run_in(&sim, cell).await)
+        in_virtual_time(cell, async |sim| self.run_in(&sim, cell).await)
     }
 }
 
@@ -135,60 +130,44 @@ pub(crate) async fn call(
     publisher.publishing().await.map_err(|error| error.to_string())?;
     let meter = measure();
     let clock = stage.publisher.clock().clone();
-    let start = clock.now() + START;
-    let count = cell.frames();
+    let mut camera = Camera::new(cell, clock.now());
+    let arrivals = Arrivals::of(cell);
+    let book = arrivals.clone();
     let receive = tokio::spawn(async move {
-        let mut came = vec![None; count as usize];
         while let Some(frame) = frames.next().await {
             if player.played().is_some() && frame.missed > 0 {
                 player.request_keyframe(0);
             }
-            if let Some(slot) = number_of(&frame.payload).and_then(|n| came.get_mut(n as usize)) {
-                *slot = Some(frame.arrived);
-            }
+            book.note(&frame.payload, frame.arrived);
         }
-        came
     });
-    let mut run = Run::default();
-    let mut source = Source::new(cell.shape);
-    for number in 0..count {
-        let due = start + cell.shape.interval() * number as u32;
+    for due in camera.due() {
         clock.sleep_until(due).await;
         let captured = match stage.captured {
             Captured::WhenDue => due,
             Captured::WhenMade => clock.now(),
         };
         if !publisher.take_keyframe_requests().is_empty() {
-            source.force_keyframe();
+            camera.force_keyframe();
         }
         let uplink = room.stats().uplink;
-        if let (Feed::Follow, Some(uplink)) = (cell.feed, uplink) {
-            source.set_bitrate(uplink.media_target.min(cell.shape.bitrate));
-        }
-        run.target.extend(uplink.map(|uplink| (captured, uplink.media_target)));
-        run.own_queue.extend(uplink.map(|uplink| (captured, uplink.queue_age)));
-        let made = source.make();
-        run.frames.push(Fate {
-            captured,
-            keyframe: made.keyframe,
-            bytes: made.payload.len(),
-            complete: None,
-        });
-        let frame = EncodedFrame { keyframe: made.keyframe, ..EncodedFrame::new(0, captured, made.payload) };
-        _ = publisher.send_frame(frame);
+        let rate = uplink.as_ref().map(|uplink| uplink.media_target);
+        let (payload, keyframe) = camera.capture(captured, rate, uplink.map(|uplink| uplink.queue_age));
+        _ = publisher.send_frame(EncodedFrame { keyframe, ..EncodedFrame::new(0, captured, payload) });
     }
     clock.sleep(GRACE).await;
+    let mut run = camera.into_run();
     meter.read(&mut run);
-    // The relay's side keeps its own account; what is known here is the publisher's.
+    // Of what the relay sends nobody here keeps account.
     if let (Some(_), Some(wire), Some(uplink)) = (&cell.publisher, run.wire.first_mut(), room.stats().uplink)
     {
-        (wire.source, wire.parity, wire.repair) =
-            (uplink.sent.source, uplink.sent.parity, uplink.sent.repair);
+        let SendStats { source, parity, repair, .. } = uplink.sent;
+        wire.parts = Some(Parts { source, parity, repair });
     }
     drop((publisher, room));
     _ = player_room.leave().await;
-    let came: Vec<Option<Timestamp>> = receive.await.map_err(|error| error.to_string())?;
-    run.frames.iter_mut().zip(came).for_each(|(frame, at)| frame.complete = at);
+    receive.await.map_err(|error| error.to_string())?;
+    arrivals.read(&mut run);
     Ok(run)
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parlor_client::Timestamp;
 use parlor_transport::clock::Clock;
-use parlor_transport::sim::{Host, Sim, Simulation};
+use parlor_transport::sim::{Host, Sim};
 use quinn::AsyncUdpSocket;
 use quinn::udp::{RecvMeta, Transmit};
 use str0m::bwe::{Bitrate, BweKind};
@@ -23,19 +23,15 @@ use str0m::media::{Direction, KeyframeRequestKind, MediaData, MediaKind, MediaTi
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 
+use super::call::{Arrivals, Camera, GRACE, in_virtual_time};
 use super::meter::Hosts;
-use super::{Contender, Fate, Run};
-use crate::cell::{Cell, Feed};
-use crate::source::{Source, number_of};
+use super::{Contender, Run};
+use crate::cell::Cell;
 
 /// str0m's peer connection, one sending and one receiving.
 #[derive(Debug, Clone, Copy)]
 pub struct WebRtc;
 
-/// After the last frame this long is waited for stragglers.
-const GRACE: Duration = Duration::from_secs(5);
-/// Between the connection and the first frame.
-const START: Duration = Duration::from_secs(1);
 /// ICE and DTLS take a few round trips of a clean link.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// The estimate begins with so many times the media rate. With the customary 300 kbit/s a source that keeps its
@@ -57,8 +53,7 @@ impl Contender for WebRtc {
         }
         // Source numbers and identifiers; the generator is this thread's, as the whole simulation is.
         fastrand::seed(cell.seed);
-        let limit = CONNECT_MAX + cell.length + START + GRACE + Duration::from_secs(120);
-        Simulation::new(cell.seed).time_max(limit).run(async |sim| Box::pin(run_in(&sim, cell)).await)
+        in_virtual_time(cell, async |sim| Box::pin(run_in(&sim, cell)).await)
     }
 }
 
@@ -72,7 +67,7 @@ async fn run_in(sim: &Sim, cell: &Cell) -> Result<Run, String> {
     sender.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::from(cell.shape.bitrate * ESTIMATE_WANTED));
 
     let connected_by = clock.now() + CONNECT_MAX;
-    let mut call = Call { sender, receiver, mid, came: vec![None; cell.frames() as usize] };
+    let mut call = Call { sender, receiver, mid, arrivals: Arrivals::of(cell) };
     call.drain()?;
     while !(call.sender.rtc.is_connected() && call.receiver.rtc.is_connected()) {
         if clock.now() >= connected_by {
@@ -81,32 +76,19 @@ async fn run_in(sim: &Sim, cell: &Cell) -> Result<Run, String> {
         call.until(clock.now() + Duration::from_millis(10)).await?;
     }
     let meter = hosts.measure(cell);
-    let mut run = Run::default();
-    let mut source = Source::new(cell.shape);
-    let start = clock.now() + START;
-    for number in 0..cell.frames() {
-        let captured = start + cell.shape.interval() * number as u32;
+    let mut camera = Camera::new(cell, clock.now());
+    for captured in camera.due() {
         call.until(captured).await?;
         if std::mem::take(&mut call.sender.keyframe_wanted) {
-            source.force_keyframe();
+            camera.force_keyframe();
         }
-        let estimate = call.sender.estimate;
-        if cell.feed == Feed::Follow {
-            source.set_bitrate(estimate.min(cell.shape.bitrate));
-        }
-        run.target.push((captured, estimate));
-        let made = source.make();
-        run.frames.push(Fate {
-            captured,
-            keyframe: made.keyframe,
-            bytes: made.payload.len(),
-            complete: None,
-        });
-        call.send(&made.payload, captured)?;
+        let (frame, _) = camera.capture(captured, Some(call.sender.estimate), None);
+        call.send(&frame, captured)?;
     }
     call.until(clock.now() + GRACE).await?;
+    let mut run = camera.into_run();
     meter.read(&mut run);
-    run.frames.iter_mut().zip(call.came).for_each(|(frame, at)| frame.complete = at);
+    call.arrivals.read(&mut run);
     Ok(run)
 }
 
@@ -127,7 +109,7 @@ struct Call {
     sender: Peer,
     receiver: Peer,
     mid: Mid,
-    came: Vec<Option<Timestamp>>,
+    arrivals: Arrivals,
 }
 
 impl Call {
@@ -167,9 +149,7 @@ impl Call {
         let mut broken = false;
         for media in std::mem::take(&mut self.receiver.frames) {
             broken |= !media.contiguous;
-            if let Some(slot) = number_of(&media.data).and_then(|n| self.came.get_mut(n as usize)) {
-                *slot = Some(self.receiver.clock.now());
-            }
+            self.arrivals.note(&media.data, self.receiver.clock.now());
         }
         if broken && let Some(mut writer) = self.receiver.rtc.writer(self.mid) {
             writer.request_keyframe(None, KeyframeRequestKind::Pli).map_err(|error| error.to_string())?;

@@ -1,5 +1,7 @@
 //! Goals beside others: Parlor's modes among themselves, and Parlor beside its contenders.
 
+use std::time::Duration;
+
 use parlor_client::Delivery;
 
 use super::rows::{both, one};
@@ -19,7 +21,13 @@ pub(super) type Compared = Result<(Vec<Verdict>, Vec<Measured>), String>;
 /// In no cell is the default more than 5 % later than the better of the other two modes.
 pub(super) fn modes(effort: Effort, progress: Progress<'_>) -> Compared {
     let all = [Delivery::Adaptive, Delivery::Datagram, Delivery::QuicStream].map(Parlor::from);
-    let cells: Vec<Cell> = [0.0, 0.01, 0.05, 0.2].map(|loss| lossy(effort, loss, 1.0, Feed::Fixed)).to_vec();
+    let mut cells: Vec<Cell> =
+        [0.0, 0.01, 0.05, 0.1, 0.2, 0.3].map(|loss| lossy(effort, loss, 1.0, Feed::Fixed)).to_vec();
+    cells.extend([3.0, 8.0].map(|burst| lossy(effort, 0.05, burst, Feed::Fixed)));
+    let way = Way { loss: 0.05, ..Way::default() };
+    cells.extend([20, 200].map(|rtt| Cell { length: effort.length, ..one(both(rtt, way.clone())) }));
+    let reordering = Way { reorder: Duration::from_millis(10), ..Way::default() };
+    cells.push(Cell { length: effort.length, ..one(both(50, reordering)) });
     let measured = run(&cells, &all.each_ref().map(|parlor| parlor as &dyn Contender), effort, progress)?;
     let verdicts = measured.chunks(3).map(|group| {
         let other = p99(&group[1]).min(p99(&group[2]));
@@ -29,20 +37,25 @@ pub(super) fn modes(effort: Effort, progress: Progress<'_>) -> Compared {
     Ok((verdicts.collect(), measured))
 }
 
-/// No later than any contender at 1 % loss, earlier than all from 2 % up.
+/// No later than any contender at 1 % loss, earlier than all from 2 % up; with a source that keeps its rate, and with one
+/// that follows what each of them offers.
 pub(super) fn ahead(effort: Effort, progress: Progress<'_>) -> Compared {
     let losses = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3];
-    let cells: Vec<Cell> = losses.map(|loss| lossy(effort, loss, 1.0, Feed::Fixed)).to_vec();
-    let (measured, groups) = against_all(&cells, effort, progress)?;
-    let verdicts = groups.iter().zip(losses).map(|(&(ours, best), loss)| {
-        let cell = format!("{AHEAD}, {} %", loss * 100.0);
-        if loss < 0.015 {
-            Verdict::at_most(&cell, "p99 ms beside the best contender", ours, best)
-        } else {
-            Verdict::below(&cell, "p99 ms beside the best contender", ours, best)
-        }
-    });
-    Ok((verdicts.collect(), measured))
+    let (mut verdicts, mut all) = (Vec::new(), Vec::new());
+    for (feed, source) in [(Feed::Fixed, ""), (Feed::Follow, ", follows")] {
+        let cells: Vec<Cell> = losses.map(|loss| lossy(effort, loss, 1.0, feed)).to_vec();
+        let (measured, groups) = against_all(&cells, effort, progress)?;
+        verdicts.extend(groups.iter().zip(losses).map(|(&(ours, best), loss)| {
+            let cell = format!("{AHEAD}, {} %{source}", loss * 100.0);
+            if loss < 0.015 {
+                Verdict::at_most(&cell, "p99 ms beside the best contender", ours, best)
+            } else {
+                Verdict::below(&cell, "p99 ms beside the best contender", ours, best)
+            }
+        }));
+        all.extend(measured);
+    }
+    Ok((verdicts, all))
 }
 
 /// Long runs of losses: earlier than every contender, at no more bytes than the most expensive of them.

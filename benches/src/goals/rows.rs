@@ -5,9 +5,9 @@ use std::time::Duration;
 use parlor_client::Delivery;
 
 use super::Verdict;
+use super::bound::redundancy_least;
 use crate::cell::{Cell, Link, Way};
 use crate::outcome::Outcome;
-use crate::report::PLAYOUT;
 use crate::source::Shape;
 
 /// A figure of an outcome and how large or small it may be.
@@ -25,6 +25,9 @@ pub(super) enum Limit {
     Shown(f64),
     /// Frames too late for a buffer of 100 ms, %.
     Concealed(f64),
+    /// Parity and repair of media, beside 1.5 times what no code with one round of feedback can do without at
+    /// this loss.
+    Redundancy(f64),
 }
 
 impl Limit {
@@ -45,12 +48,23 @@ impl Limit {
             Limit::Freezes(most) => Verdict::at_most(cell, "freezes/min", outcome.freezes_per_minute(), most),
             Limit::Shown(least) => Verdict::at_least(cell, "frames/s", outcome.frames_per_second(), least),
             Limit::Concealed(most) => {
-                let late = 1.0 - outcome.complete.share_within(PLAYOUT);
-                Verdict::at_most(cell, "concealed %", late * 100.0, most)
+                Verdict::at_most(cell, "concealed %", outcome.concealed_share() * 100.0, most)
+            }
+            Limit::Redundancy(loss) => {
+                let most = BOUND_SHARE * redundancy_least(SYMBOLS, loss, MISS) * 100.0;
+                let value = outcome.redundancy().map_or(f64::INFINITY, |share| share * 100.0);
+                Verdict::at_most(cell, "parity and repair %", value, most)
             }
         }
     }
 }
+
+/// So far redundancy may be above its bound.
+const BOUND_SHARE: f64 = 1.5;
+/// Packets of an ordinary frame of 1 Mbit/s and 30 frames/s.
+const SYMBOLS: usize = 4;
+/// The share of frames that may need more than one round of feedback.
+const MISS: f64 = 1e-3;
 
 fn percent(q: f64) -> f64 {
     (q * 1e4).round() / 1e2
@@ -66,7 +80,7 @@ pub(super) struct Row {
 
 /// All of them.
 pub(super) fn rows() -> Vec<Row> {
-    use Limit::{Complete, Concealed, Decodable, Freezes, Overhead, Shown};
+    use Limit::{Complete, Concealed, Decodable, Freezes, Overhead, Redundancy, Shown};
     let delays = |p95, p99, p999| [Complete(0.95, p95), Complete(0.99, p99), Complete(0.999, p999)];
     let row = |name, cell, limits: &[Limit], more: &[Limit]| Row {
         name,
@@ -74,6 +88,7 @@ pub(super) fn rows() -> Vec<Row> {
         delivery: Delivery::Adaptive,
         limits: limits.iter().chain(more).copied().collect(),
     };
+    let heavy = |loss, most| [Overhead(most), Redundancy(loss), Freezes(0.0)];
     let lossy = |loss, rtt| one(both(rtt, Way { loss, ..Way::default() }));
     let bursts = |loss, burst| one(both(50, Way { loss, burst, ..Way::default() }));
     let calm = |most| [Overhead(most), Freezes(0.0)];
@@ -102,9 +117,9 @@ pub(super) fn rows() -> Vec<Row> {
             delivery: Delivery::LowLatency,
             ..row("5 %, RTT 50, low latency", low, &delays(10.0, 42.0, 75.0), &calm(37.0))
         },
-        row("10 %, RTT 50", lossy(0.1, 50), &delays(56.0, 72.0, 88.0), &calm(45.0)),
-        row("20 %, RTT 50", lossy(0.2, 50), &delays(45.0, 72.0, 90.0), &calm(80.0)),
-        row("30 %, RTT 50", lossy(0.3, 50), &delays(45.0, 75.0, 92.0), &calm(125.0)),
+        row("10 %, RTT 50", lossy(0.1, 50), &delays(56.0, 72.0, 88.0), &heavy(0.1, 45.0)),
+        row("20 %, RTT 50", lossy(0.2, 50), &delays(45.0, 72.0, 90.0), &heavy(0.2, 80.0)),
+        row("30 %, RTT 50", lossy(0.3, 50), &delays(45.0, 75.0, 92.0), &heavy(0.3, 125.0)),
         row("5 %, RTT 200", lossy(0.05, 200), &delays(42.0, 110.0, 220.0), &[Overhead(36.0)]),
         row(
             "5 % in runs of 3",

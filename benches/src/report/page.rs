@@ -2,6 +2,7 @@
 
 use super::chart::{Bars, Lines, escape};
 use super::{describe, json};
+use crate::contender::Sample;
 use crate::measure::Measured;
 use crate::quantile::Delays;
 
@@ -32,7 +33,7 @@ pub fn page(title: &str, command: &str, table: &str, rows: &[Measured]) -> Strin
         body += &figure(tail(&group).svg());
         body += &figure(over_time(&group).svg());
         body += &figure(overhead(&group).svg());
-        if let Some(queue) = queue_over_time(&group) {
+        for queue in [queue_over_time(&group), own_queue_over_time(&group)].into_iter().flatten() {
             body += &figure(queue.svg());
         }
     }
@@ -132,50 +133,48 @@ fn overhead(rows: &[&Measured]) -> Bars {
     for row in rows {
         for (link, wire) in row.outcome.wire.iter().enumerate() {
             let share = |bytes: u64| bytes as f64 / row.outcome.media.max(1) as f64;
-            let known = wire.source + wire.parity + wire.repair;
             let name = if row.outcome.wire.len() > 1 {
                 format!("{}, link {}", row.who, link + 1)
             } else {
                 row.who.clone()
             };
-            bars.push((
-                name,
-                vec![
-                    share(wire.source),
-                    share(wire.parity),
-                    share(wire.repair),
-                    share(wire.total.saturating_sub(known)),
-                    share(wire.feedback),
-                ],
-            ));
+            let parts = wire.parts.unwrap_or_default();
+            let headers = wire.headers().unwrap_or(0);
+            let not_told_apart = if wire.parts.is_none() { wire.total } else { 0 };
+            let parts = [parts.source, parts.parity, parts.repair, headers, not_told_apart, wire.feedback];
+            bars.push((name, parts.map(share).to_vec()));
         }
     }
     Bars {
         title: "What went over each link".to_owned(),
         x: "bytes for each byte of media",
-        parts: vec!["source", "parity", "repair", "QUIC, headers and what is not told apart", "back"],
+        parts: vec!["source", "parity", "repair", "headers", "not told apart", "the way back"],
         bars,
     }
 }
 
 fn queue_over_time(rows: &[&Measured]) -> Option<Lines> {
-    let mut series = Vec::new();
-    for row in rows {
-        for (link, samples) in row.runs[0].queue.iter().enumerate().filter(|(_, samples)| !samples.is_empty())
-        {
-            let start = samples[0].0;
-            let points = samples
-                .iter()
-                .map(|(at, wait)| (at.saturating_since(start).as_secs_f64(), wait.as_secs_f64() * 1e3))
-                .collect();
-            series.push((format!("{}, link {}", row.who, link + 1), points));
-        }
-    }
-    (!series.is_empty()).then(|| Lines {
-        title: "Queue before the bottleneck (first seed)".to_owned(),
-        x: "s",
-        y: "ms",
-        log: false,
-        series,
-    })
+    let series = rows.iter().flat_map(|row| {
+        let links = row.runs[0].queue.iter().enumerate();
+        links.map(|(link, samples)| (format!("{}, link {}", row.who, link + 1), samples.as_slice()))
+    });
+    waits("Queue before the bottleneck (first seed)", series)
+}
+
+fn own_queue_over_time(rows: &[&Measured]) -> Option<Lines> {
+    let series = rows.iter().map(|row| (row.who.clone(), row.runs[0].own_queue.as_slice()));
+    waits("Age of what the sender still held when it captured a frame (first seed)", series)
+}
+
+/// Lengths of time over time; nothing if there are none.
+fn waits<'a>(title: &str, series: impl Iterator<Item = (String, &'a [Sample])>) -> Option<Lines> {
+    let series: Vec<_> = series
+        .filter_map(|(name, samples)| {
+            let (start, _) = *samples.first()?;
+            let point =
+                |(at, wait): &Sample| (at.saturating_since(start).as_secs_f64(), wait.as_secs_f64() * 1e3);
+            Some((name, samples.iter().map(point).collect()))
+        })
+        .collect();
+    (!series.is_empty()).then(|| Lines { title: title.to_owned(), x: "s", y: "ms", log: false, series })
 }

@@ -48,6 +48,11 @@ const MISS_VOICE: f64 = 0.1;
 /// be later than people talk well with (ITU-T G.114).
 const VOICE_AGE_MAX: Duration = Duration::from_millis(120);
 
+/// What a frame's repair may take at most, where nothing is lost: so many symbols for each of its own, and so many
+/// more. An honest receiver needs a few; one that claims for ever that nothing came would be sent a stream as large as
+/// the rate grows by being sent it.
+const REPAIRS_MAX: (usize, usize) = (2, 8);
+
 /// Repair goes on for at least this long after the deadline: a host that was busy for a moment has
 /// lost nothing.
 const REPAIR_MIN: Duration = Duration::from_millis(400);
@@ -172,6 +177,13 @@ impl Link {
         } else {
             surely(need, self.loss, if is_voice { self.miss().max(MISS_VOICE) } else { self.miss() })
         }
+    }
+
+    /// How many symbols a frame of `symbols` is ever repaired with, whatever the peer says that it lacks: where much is
+    /// lost, as many more as are lost on the way.
+    pub fn repairs_max(&self, symbols: usize) -> usize {
+        let (each, more) = REPAIRS_MAX;
+        ((each * symbols + more) as f64 / (1.0 - self.loss)).ceil() as usize
     }
 
     /// The share of last tries that may fail.

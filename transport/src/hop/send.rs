@@ -232,6 +232,9 @@ impl HopSender {
                 self.stats.expired += 1;
                 continue;
             };
+            if let (Class::Repair, Some(lane)) = (class, self.lanes.get_mut(&entry.frame.track())) {
+                lane.note_repair(entry.frame.sequence);
+            }
             return Some(self.depart(now, class, &entry, parts, record));
         }
     }

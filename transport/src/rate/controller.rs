@@ -228,6 +228,8 @@ impl Controller {
     /// queue standing.
     pub fn burst_pace(&self, now: Timestamp, busy: Duration) -> u64 {
         match self.state(now) {
+            // What the path carried once is no reason to send where nobody says that anything arrives.
+            PathState::Broken => 0,
             PathState::Queued | PathState::Overfull if busy > BUSY_MAX && !self.competition.is_on() => 0,
             _ => self.burst_rate(),
         }

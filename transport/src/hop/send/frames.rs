@@ -27,6 +27,8 @@ pub(super) struct SentFrame {
     next_id: RepairId,
     /// The slice whose turn it is to be repaired.
     next_slice: usize,
+    /// Symbols that left because a report asked for them.
+    pub(super) repaired: usize,
 }
 
 impl SentFrame {
@@ -40,6 +42,7 @@ impl SentFrame {
             keyframe: coded.header().keyframe,
             next_id: RepairId::default(),
             next_slice: 0,
+            repaired: 0,
         })
     }
 }
@@ -133,6 +136,13 @@ impl Lane {
         let first = frame.next_slice;
         frame.next_slice = (first + count) % frame.block.shape().slices();
         first
+    }
+
+    /// A symbol of this frame left because a report asked for it.
+    pub(super) fn note_repair(&mut self, sequence: u64) {
+        if let Some(Slot::Frame(frame)) = self.place(sequence).map(|place| &mut self.slots[place]) {
+            frame.repaired += 1;
+        }
     }
 
     /// How many frames, ending with `newest`, a combination may cover: at most `frames_max`, none

@@ -87,6 +87,7 @@ impl HopSender {
         let shape = sent.block.shape();
         // The report does not say which slice lacks symbols: each gets its share, in turn.
         let count = self.link.repair(need, age, !turn.0) + shape.slices() - 1;
+        let count = count.min(self.link.repairs_max(shape.symbols()).saturating_sub(sent.repaired));
         let first_slice = lane.turn(frame.sequence, count);
         for symbol in 0..count.min(QUEUE_REPAIR_MAX) {
             // A frame of one symbol is repaired by itself: the receiver need not solve anything.
