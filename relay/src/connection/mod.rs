@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use parlor_transport::error::{Code, Coded, Refusal};
-use parlor_transport::hop::{GivenUp, Received};
+use parlor_transport::hop::{GivenUp, Received, ReceivedPiece};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::{Arrival, Ended, Session};
 use parlor_transport::units::Timestamp;
@@ -146,6 +146,9 @@ async fn receive(
                 counts.frames_received.fetch_add(1, Ordering::Relaxed);
                 counts.bytes_received.fetch_add(frame.object().len() as u64, Ordering::Relaxed);
                 connection.forward(lane, |inlet, now| inlet.take(now, track, sequence, frame));
+            }
+            Arrival::Piece(ReceivedPiece { lane, track, sequence, piece }) => {
+                connection.forward(lane, |inlet, now| inlet.grow(now, track, sequence, piece));
             }
             Arrival::GivenUp(GivenUp { lane, track, sequences }) => {
                 // A peer may jump across the whole range.
