@@ -59,6 +59,11 @@ impl Allowance {
         self.budget.set(now, limits.publish_bytes_burst_max, limits.publish_bytes_per_second_max);
     }
 
+    /// Whether frames are being dropped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
     /// A frame of so many bytes came on `lane`.
     pub(crate) fn take(&mut self, now: Timestamp, lane: u32, bytes: usize) -> Fate {
         let cost = u32::try_from(bytes).unwrap_or(u32::MAX);

@@ -281,7 +281,7 @@ async fn receive_frames(
                 }
             },
             // Frames come in order here, and each says how many before it were given up.
-            Ok(Arrival::GivenUp(_)) => {}
+            Ok(Arrival::GivenUp(_) | Arrival::Piece(_)) => {}
             Ok(Arrival::AppMessages(messages)) => match found.messages.take() {
                 Some(found) => _ = found.send(messages),
                 None => {

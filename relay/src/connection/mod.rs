@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use parlor_transport::error::{Code, Coded, Refusal};
-use parlor_transport::hop::{GivenUp, Received};
+use parlor_transport::hop::{GivenUp, Received, ReceivedPiece};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::{Arrival, Ended, Session};
 use parlor_transport::units::Timestamp;
@@ -205,6 +205,11 @@ async fn receive(
         };
         match arrival {
             Arrival::Frame(received) => connection.take(&mut allowance, received),
+            // The frame that it belongs to is counted, and perhaps dropped, when it is whole.
+            Arrival::Piece(_) if allowance.is_over() => {}
+            Arrival::Piece(ReceivedPiece { lane, track, sequence, piece }) => {
+                connection.forward(lane, |inlet, now| inlet.grow(now, track, sequence, piece));
+            }
             Arrival::GivenUp(GivenUp { lane, track, sequences }) => {
                 // A peer may jump across the whole range.
                 let lost = (sequences.end - sequences.start).min(u64::from(u32::MAX));

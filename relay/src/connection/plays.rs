@@ -213,6 +213,10 @@ impl Pump<'_> {
                     self.send(sender, Outgoing { lane, delivery, urgent, sequence: Some(sequence), frame });
                     return Outcome::Sent;
                 }
+                Step::SendPiece(sequence, piece) => {
+                    sender.send_piece(lane, sequence, urgent, &piece);
+                    return Outcome::Sent;
+                }
                 Step::Reserve => {
                     sender.reserve(lane, track);
                     return Outcome::Sent;

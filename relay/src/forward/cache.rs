@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use parlor_transport::hop::CodedFrame;
+use parlor_transport::hop::{CodedFrame, Piece};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::frame::Frame;
+use parlor_transport::wire::frame::{Frame, FrameHeader};
 
 use crate::limits::{Limits, OLD_GROUP_AGE_MAX};
 
@@ -37,6 +37,8 @@ pub enum Slot {
     Frame(Entry),
     /// Kept since then for a frame that may still come. A frame follows it.
     Open(Timestamp),
+    /// A frame of which some is here.
+    Growing(Growing),
     /// Its frame was given up: what follows does not decode, up to the next keyframe.
     Lost,
 }
@@ -46,13 +48,84 @@ impl Slot {
     pub fn frame(&self) -> Option<&Entry> {
         match self {
             Slot::Frame(entry) => Some(entry),
+            Slot::Growing(_) | Slot::Open(_) | Slot::Lost => None,
+        }
+    }
+
+    /// What the frame that is here says of itself, be it whole or not.
+    fn header(&self) -> Option<&FrameHeader> {
+        match self {
+            Slot::Frame(entry) => Some(entry.frame.header()),
+            Slot::Growing(growing) => Some(&growing.piece.header),
             Slot::Open(_) | Slot::Lost => None,
         }
     }
 
     fn bytes(&self) -> usize {
-        self.frame().map_or(0, |entry| entry.frame.object().len())
+        match self {
+            Slot::Frame(entry) => entry.frame.object().len(),
+            Slot::Growing(growing) => growing.bytes,
+            Slot::Open(_) | Slot::Lost => 0,
+        }
     }
+}
+
+/// A frame in the cache that is not whole.
+#[derive(Clone, Debug)]
+pub struct Growing {
+    /// All of it that came so far.
+    piece: Piece,
+    bytes: usize,
+    /// When the first of it came.
+    pub since: Timestamp,
+    /// Decodes without any earlier frame.
+    pub decodes_alone: bool,
+}
+
+impl Growing {
+    fn new(since: Timestamp, piece: Piece, decodes_alone: bool) -> Self {
+        let bytes = bytes_of(&piece);
+        Growing { piece, bytes, since, decodes_alone }
+    }
+
+    /// What the frame says of itself.
+    pub fn header(&self) -> &FrameHeader {
+        &self.piece.header
+    }
+
+    /// How long its object will be, in bytes.
+    pub fn length(&self) -> usize {
+        self.piece.shape.length()
+    }
+
+    /// How many of its symbols are here.
+    pub fn symbols(&self) -> usize {
+        self.piece.symbols.len()
+    }
+
+    /// What came after the first `from` symbols.
+    pub fn piece(&self, from: usize) -> Piece {
+        let Piece { header, shape, symbols } = &self.piece;
+        let symbols = symbols.get(from..).unwrap_or_default().to_vec();
+        Piece { header: header.clone(), shape: *shape, symbols }
+    }
+
+    fn grow(&mut self, piece: Piece) {
+        self.bytes += bytes_of(&piece);
+        self.piece.symbols.extend(piece.symbols);
+    }
+
+    /// Whether `frame` is what its symbols promised: players have them already.
+    fn becomes(&self, frame: &Frame) -> bool {
+        let Piece { shape, symbols, .. } = &self.piece;
+        let object = frame.object();
+        object.len() == shape.length()
+            && symbols.iter().all(|(index, bytes)| object[shape.range(*index)] == bytes[..])
+    }
+}
+
+fn bytes_of(piece: &Piece) -> usize {
+    piece.symbols.iter().map(|(_, bytes)| bytes.len()).sum()
 }
 
 /// A frame in the cache.
@@ -75,6 +148,8 @@ pub enum Taken {
     Undecodable,
     /// Its number is not above the last one.
     OutOfOrder,
+    /// It is not what was passed on of it before it was whole.
+    Contradictory,
 }
 
 impl Cache {
@@ -97,7 +172,32 @@ impl Cache {
     /// Takes a frame that is newer than all others. `lost` says that frames of this track may have been
     /// lost since the last one.
     pub fn push(&mut self, now: Timestamp, frame: Frame, decodes_alone: bool, lost: bool) -> Taken {
-        let number = frame.header().number;
+        let taken = self.admit(now, frame.header().number, decodes_alone, lost);
+        if taken == Taken::Kept {
+            if decodes_alone {
+                self.note_keyframe(now, self.end());
+            }
+            self.bytes += frame.object().len();
+            self.slots.push_back(Slot::Frame(Entry { frame: frame.into(), arrived: now, decodes_alone }));
+        }
+        self.evict(now);
+        taken
+    }
+
+    /// As [`push`](Self::push), of a frame that is not whole. Its index is the one before [`end`](Self::end) then.
+    pub fn begin(&mut self, now: Timestamp, piece: Piece, decodes_alone: bool, lost: bool) -> Taken {
+        let taken = self.admit(now, piece.header.number, decodes_alone, lost);
+        if taken == Taken::Kept {
+            let growing = Growing::new(now, piece, decodes_alone);
+            self.bytes += growing.bytes;
+            self.slots.push_back(Slot::Growing(growing));
+        }
+        self.evict(now);
+        taken
+    }
+
+    /// Whether a frame that is newer than all others is to be kept.
+    fn admit(&mut self, now: Timestamp, number: u64, decodes_alone: bool, lost: bool) -> Taken {
         if self.number_newest.is_some_and(|newest| number <= newest) {
             return Taken::OutOfOrder;
         }
@@ -107,23 +207,15 @@ impl Cache {
         self.heard = Some(now);
         self.broken = !decodes_alone && (self.broken || (lost && gap));
         // What is missing may be the keyframe.
-        if self.broken && !self.is_open() {
-            self.evict(now);
-            return Taken::Undecodable;
-        }
-        if decodes_alone {
-            self.note_keyframe(now, self.end());
-        }
-        self.bytes += frame.object().len();
-        self.slots.push_back(Slot::Frame(Entry { frame: frame.into(), arrived: now, decodes_alone }));
-        self.evict(now);
-        Taken::Kept
+        if self.broken && !self.is_open() { Taken::Undecodable } else { Taken::Kept }
     }
 
     /// Whether a place is kept for a frame that everything since may build on.
     fn is_open(&self) -> bool {
         let since = self.keyframe_newest().unwrap_or(self.first).max(self.first);
-        self.slots.range((since - self.first) as usize..).any(|slot| matches!(slot, Slot::Open(_)))
+        self.slots
+            .range((since - self.first) as usize..)
+            .any(|slot| matches!(slot, Slot::Open(_) | Slot::Growing(_)))
     }
 
     /// Keeps the next place for a frame that comes after its successors. Gives its index.
@@ -132,19 +224,37 @@ impl Cache {
         self.end() - 1
     }
 
-    /// Takes the frame that the place at `index` was kept for.
-    pub fn fill(&mut self, now: Timestamp, index: u64, frame: Frame, decodes_alone: bool) -> Taken {
-        if !matches!(self.get(index), Some(Slot::Open(_))) {
-            // It came when its place was gone already; whoever needed it has been helped.
-            return Taken::Undecodable;
-        }
-        let number = frame.header().number;
-        let before = (self.first..index).rev().find_map(|at| self.get(at)?.frame());
-        let after = (index + 1..self.end()).find_map(|at| self.get(at)?.frame());
-        if before.is_some_and(|entry| entry.frame.header().number >= number)
-            || after.is_some_and(|entry| entry.frame.header().number <= number)
+    /// Takes more of the frame that the place at `index` was kept for.
+    pub fn grow(&mut self, now: Timestamp, index: u64, piece: Piece, decodes_alone: bool) -> Taken {
+        if let Some(Slot::Open(_)) = self.get(index)
+            && !self.is_in_order(index, piece.header.number)
         {
             return Taken::OutOfOrder;
+        }
+        let at = index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) else { return Taken::Undecodable };
+        let before = slot.bytes();
+        match slot {
+            Slot::Growing(growing) => growing.grow(piece),
+            Slot::Open(since) => *slot = Slot::Growing(Growing::new(*since, piece, decodes_alone)),
+            Slot::Frame(_) | Slot::Lost => return Taken::Undecodable,
+        }
+        self.bytes += slot.bytes() - before;
+        self.heard = Some(now);
+        self.evict(now);
+        Taken::Kept
+    }
+
+    /// Takes the frame that the place at `index` was kept for.
+    pub fn fill(&mut self, now: Timestamp, index: u64, frame: Frame, decodes_alone: bool) -> Taken {
+        match self.get(index) {
+            Some(Slot::Open(_)) if !self.is_in_order(index, frame.header().number) => {
+                return Taken::OutOfOrder;
+            }
+            Some(Slot::Growing(growing)) if !growing.becomes(&frame) => return Taken::Contradictory,
+            Some(slot @ (Slot::Open(_) | Slot::Growing(_))) => self.bytes -= slot.bytes(),
+            // It came when its place was gone already; whoever needed it has been helped.
+            Some(Slot::Frame(_) | Slot::Lost) | None => return Taken::Undecodable,
         }
         self.heard = Some(now);
         self.bytes += frame.object().len();
@@ -159,11 +269,18 @@ impl Cache {
         Taken::Kept
     }
 
+    /// Whether a frame with this number may stand at `index`.
+    fn is_in_order(&self, index: u64, number: u64) -> bool {
+        let number_at = |at: u64| self.get(at)?.header().map(|header| header.number);
+        let before = (self.first..index).rev().find_map(number_at);
+        let after = (index + 1..self.end()).find_map(number_at);
+        before.is_none_or(|before| before < number) && after.is_none_or(|after| after > number)
+    }
+
     /// The frame that the place at `index` was kept for will not come. True if later frames lack it.
     pub fn lose(&mut self, index: u64) -> bool {
-        if !matches!(self.get(index), Some(Slot::Open(_))) {
-            return false;
-        }
+        let Some(slot @ (Slot::Open(_) | Slot::Growing(_))) = self.get(index) else { return false };
+        self.bytes -= slot.bytes();
         self.slots[(index - self.first) as usize] = Slot::Lost;
         self.break_off(index)
     }
@@ -184,7 +301,9 @@ impl Cache {
     pub fn evict(&mut self, now: Timestamp) {
         while let Some(oldest) = self.slots.front() {
             let age = match oldest {
-                Slot::Frame(Entry { arrived: since, .. }) | Slot::Open(since) => now.saturating_since(*since),
+                Slot::Frame(Entry { arrived: since, .. })
+                | Slot::Growing(Growing { since, .. })
+                | Slot::Open(since) => now.saturating_since(*since),
                 Slot::Lost => Duration::MAX,
             };
             let old_group = self.keyframe_newest.is_some_and(|keyframe| self.first < keyframe);

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parlor_transport::hop::CodedFrame;
+use parlor_transport::hop::{CodedFrame, Piece};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{TrackKind, TrackWish};
+use parlor_transport::wire::frame::FrameHeader;
 
-use super::cache::{Cache, Entry, Slot};
+use super::cache::{Cache, Entry, Growing, Slot};
 use super::layer::Track;
 use crate::limits::{CATCH_UP_MAX, LATENESS_DISCARDABLE_MAX, LATENESS_MAX, SLOW_KEYFRAME_INTERVAL_MIN};
 
@@ -32,6 +33,9 @@ pub enum Step {
     Reserve,
     /// Send this frame under the sequence that was taken as the so-manieth of this track, and ask again.
     SendReserved(u64, CodedFrame),
+    /// Send this of the frame under the sequence that was taken as the so-manieth of this track, and ask again. More of it follows, or the
+    /// whole, or word that it will not come.
+    SendPiece(u64, Piece),
     /// The frame of that sequence will not come: tell the player, and ask again.
     GiveUp(u64),
     /// There is a frame, but no room for it: ask again when room has grown.
@@ -61,11 +65,30 @@ pub struct Cursor {
     keyframe_sent: Option<Timestamp>,
     keyframe_asked_for_slowness: Option<Timestamp>,
     need: Option<KeyframeNeed>,
-    /// Sequences taken for frames that were not here: spatial layer and index of each. As many as the
-    /// cache keeps places for.
-    reserved: BTreeMap<u64, (u8, u64)>,
+    /// Sequences taken for frames that were not here, or not whole. As many as the cache keeps places for.
+    reserved: BTreeMap<u64, Reserved>,
     frames_sent: u64,
     frames_skipped: u64,
+}
+
+/// What a sequence was taken for.
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    spatial: u8,
+    index: u64,
+    /// How many symbols of the frame were sent.
+    symbols: usize,
+}
+
+/// What is at the cursor's place, whole or not.
+struct Here<'a> {
+    header: &'a FrameHeader,
+    bytes: usize,
+    /// Since when it is here.
+    arrived: Timestamp,
+    decodes_alone: bool,
+    /// The frame, if it is whole.
+    frame: Option<&'a CodedFrame>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,15 +208,15 @@ impl Cursor {
                 self.fall_behind(now, cache, link);
                 continue;
             }
-            let (Some(slot), Some(newest)) = (cache.get(place.next), cache.newest()) else {
+            let Some(slot) = cache.get(place.next) else {
                 self.mode = Mode::Live;
                 return Step::Wait;
             };
-            let entry = match slot {
-                Slot::Frame(entry) => entry,
+            let here = match slot {
+                Slot::Frame(entry) => Here::whole(entry),
+                Slot::Growing(growing) => Here::growing(growing),
                 Slot::Open(_) => {
-                    self.reserved.insert(self.frames_sent, (place.spatial, place.next));
-                    self.frames_sent += 1;
+                    self.reserve(place);
                     self.place = Some(Place { next: place.next + 1, ..place });
                     return Step::Reserve;
                 }
@@ -205,9 +228,10 @@ impl Cursor {
                     continue;
                 }
             };
-            let behind = newest.arrived.saturating_since(entry.arrived);
-            if self.skips(entry, place, behind) {
-                self.pass(place, entry, false);
+            let newest = cache.newest().map_or(here.arrived, |newest| newest.arrived);
+            let behind = newest.saturating_since(here.arrived);
+            if self.skips(&here, place, behind) {
+                self.pass(place, &here, false);
                 continue;
             }
             let in_time = match self.mode {
@@ -219,14 +243,19 @@ impl Cursor {
                 self.fall_behind(now, cache, link);
                 continue;
             }
-            if !admits(entry.frame.object().len()) {
+            if !admits(here.bytes) {
                 return Step::Blocked;
             }
-            let frame = entry.frame.clone();
-            if entry.decodes_alone {
+            if here.decodes_alone {
                 self.keyframe_sent = Some(now);
             }
-            self.pass(place, entry, true);
+            let Some(frame) = here.frame.cloned() else {
+                self.reserve(place);
+                self.pass(place, &here, true);
+                return Step::Reserve;
+            };
+            self.frames_sent += 1;
+            self.pass(place, &here, true);
             if self.mode == Mode::KeyframeOnly {
                 self.mode = Mode::AwaitKeyframe { since: now, slow: true };
                 self.ask(now, place.spatial, now, true);
@@ -237,23 +266,46 @@ impl Cursor {
 
     /// What became of the frames for which sequences were taken; one at a time, the oldest first.
     fn redeem(&mut self, track: &Track, admits: &mut impl FnMut(usize) -> bool) -> Option<Step> {
-        let found = self.reserved.iter().find_map(|(&sequence, &(spatial, index))| {
-            match track.layer(spatial).get(index) {
-                Some(Slot::Open(_)) if self.wish.wanted => None,
-                Some(Slot::Frame(entry)) if self.wish.wanted => Some((sequence, Some(entry))),
-                _ => Some((sequence, None)),
+        let is_wanted = self.wish.wanted;
+        let found = self.reserved.iter().find_map(|(&sequence, &reserved)| {
+            let slot = track.layer(reserved.spatial).get(reserved.index);
+            match slot {
+                Some(Slot::Open(_)) if is_wanted => None,
+                Some(Slot::Growing(growing)) if is_wanted && growing.symbols() == reserved.symbols => None,
+                _ => Some((sequence, reserved, slot.filter(|_| is_wanted))),
             }
         });
-        let (sequence, entry) = found?;
-        let Some(entry) = entry else {
-            self.reserved.remove(&sequence);
-            return Some(Step::GiveUp(sequence));
+        let (sequence, reserved, slot) = found?;
+        let bytes = match slot {
+            Some(Slot::Frame(entry)) => entry.frame.object().len(),
+            Some(Slot::Growing(growing)) => growing.length(),
+            Some(Slot::Open(_) | Slot::Lost) | None => {
+                self.reserved.remove(&sequence);
+                return Some(Step::GiveUp(sequence));
+            }
         };
-        if !admits(entry.frame.object().len()) {
+        // A frame that is begun is finished.
+        if reserved.symbols == 0 && !admits(bytes) {
             return Some(Step::Blocked);
         }
-        self.reserved.remove(&sequence);
-        Some(Step::SendReserved(sequence, entry.frame.clone()))
+        match slot {
+            Some(Slot::Growing(growing)) => {
+                self.reserved.insert(sequence, Reserved { symbols: growing.symbols(), ..reserved });
+                Some(Step::SendPiece(sequence, growing.piece(reserved.symbols)))
+            }
+            Some(Slot::Frame(entry)) => {
+                self.reserved.remove(&sequence);
+                Some(Step::SendReserved(sequence, entry.frame.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a sequence for what is at `place`.
+    fn reserve(&mut self, place: Place) {
+        let reserved = Reserved { spatial: place.spatial, index: place.next, symbols: 0 };
+        self.reserved.insert(self.frames_sent, reserved);
+        self.frames_sent += 1;
     }
 
     /// Finds a place if there is none, and changes layers where that is due and possible.
@@ -327,29 +379,23 @@ impl Cursor {
         }
     }
 
-    /// Whether nobody misses `entry`: it is above the wished rate, or late and needed by no other frame.
-    fn skips(&self, entry: &Entry, place: Place, behind: Duration) -> bool {
-        let header = entry.frame.header();
-        let limit =
-            if entry.decodes_alone { u8::MAX } else { place.temporal_max.min(self.wish.temporal_max) };
-        header.temporal > limit
-            || (header.discardable && !entry.decodes_alone && behind > LATENESS_DISCARDABLE_MAX)
+    /// Whether nobody misses what is `here`: it is above the wished rate, or late and needed by no other frame.
+    fn skips(&self, here: &Here<'_>, place: Place, behind: Duration) -> bool {
+        let limit = if here.decodes_alone { u8::MAX } else { place.temporal_max.min(self.wish.temporal_max) };
+        here.header.temporal > limit
+            || (here.header.discardable && !here.decodes_alone && behind > LATENESS_DISCARDABLE_MAX)
     }
 
-    /// Moves past `entry`.
-    fn pass(&mut self, place: Place, entry: &Entry, sent: bool) {
-        let temporal_max = if entry.decodes_alone {
+    /// Moves past what is `here`.
+    fn pass(&mut self, place: Place, here: &Here<'_>, sent: bool) {
+        let temporal_max = if here.decodes_alone {
             self.wish.temporal_max
         } else {
             place.temporal_max.min(self.wish.temporal_max)
         };
-        let reached = if sent { entry.arrived } else { place.reached };
+        let reached = if sent { here.arrived } else { place.reached };
         self.place = Some(Place { next: place.next + 1, temporal_max, reached, ..place });
-        if sent {
-            self.frames_sent += 1;
-        } else {
-            self.frames_skipped += 1;
-        }
+        self.frames_skipped += u64::from(!sent);
     }
 
     fn ask(&mut self, now: Timestamp, spatial: u8, since: Timestamp, slow: bool) {
@@ -361,6 +407,19 @@ impl Cursor {
             self.keyframe_asked_for_slowness = Some(now);
         }
         self.need = Some(KeyframeNeed { spatial, since });
+    }
+}
+
+impl<'a> Here<'a> {
+    fn whole(entry: &'a Entry) -> Self {
+        let (header, bytes) = (entry.frame.header(), entry.frame.object().len());
+        let Entry { frame, arrived, decodes_alone } = entry;
+        Here { header, bytes, arrived: *arrived, decodes_alone: *decodes_alone, frame: Some(frame) }
+    }
+
+    fn growing(growing: &'a Growing) -> Self {
+        let Growing { since, decodes_alone, .. } = *growing;
+        Here { header: growing.header(), bytes: growing.length(), arrived: since, decodes_alone, frame: None }
     }
 }
 

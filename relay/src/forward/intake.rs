@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use parlor_transport::hop::Piece;
 use parlor_transport::wire::frame::{Frame, OBJECT_MAX};
 
 /// Places kept open and frames held of one track: as many as the hop itself holds while one is missing.
@@ -34,6 +35,22 @@ pub(super) struct Intake {
 pub(super) enum Deed {
     /// Keep a place for the frame of this sequence; [`Intake::opened`] hears its index.
     Open(u64),
+    /// Put what there is of a frame behind all others; `lost` as below. [`Intake::opened`] hears its index.
+    Begin {
+        /// Its sequence.
+        sequence: u64,
+        /// What came of it.
+        piece: Piece,
+        /// Frames before it were lost.
+        lost: bool,
+    },
+    /// Put more of a frame where a place was kept.
+    Grow {
+        /// The place.
+        index: u64,
+        /// What came of it.
+        piece: Piece,
+    },
     /// Put the frame behind all others; `lost` says that some before it were.
     Push {
         /// The frame.
@@ -95,6 +112,23 @@ impl Intake {
         }
         self.next = sequence + 1;
         deeds.push(Deed::Push { frame, lost: std::mem::take(&mut self.lost) });
+        deeds
+    }
+
+    /// A part of a frame came. It is of no use on tracks with several layers.
+    pub(super) fn grow(&mut self, sequence: u64, piece: Piece) -> Vec<Deed> {
+        if sequence < self.next {
+            let index = self.open.get(&sequence);
+            return index.map(|&index| Deed::Grow { index, piece }).into_iter().collect();
+        }
+        let places = (sequence - self.next).saturating_add(self.open.len() as u64).saturating_add(1);
+        if !self.single_layer || places > MISSING_MAX {
+            // It will be taken when it is whole.
+            return Vec::new();
+        }
+        let mut deeds: Vec<_> = (self.next..sequence).map(Deed::Open).collect();
+        self.next = sequence + 1;
+        deeds.push(Deed::Begin { sequence, piece, lost: std::mem::take(&mut self.lost) });
         deeds
     }
 

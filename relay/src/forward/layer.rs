@@ -58,13 +58,12 @@ impl Track {
         &mut self.layers[usize::from(spatial)]
     }
 
-    /// Notes that frames of some layer were lost: each layer is in doubt until its next frame.
-    pub(super) fn note_loss(&mut self) {
-        self.lost.fill(true);
-    }
-
-    /// Whether the layer was in doubt; it no longer is.
-    pub(super) fn take_loss(&mut self, spatial: u8) -> bool {
+    /// Whether frames of the layer may have been lost since its last one; `lost` says that some of the track were
+    /// just before this one. With it the layer is in doubt no longer, while all others are.
+    pub(super) fn doubt(&mut self, spatial: u8, lost: bool) -> bool {
+        if lost {
+            self.lost.fill(true);
+        }
         std::mem::take(&mut self.lost[usize::from(spatial)])
     }
 

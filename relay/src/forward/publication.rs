@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use parlor_transport::error::{Code, Refusal};
+use parlor_transport::hop::Piece;
 use parlor_transport::id::{SessionId, StreamAlias};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{StreamInfo, TrackKind, TrackWish};
-use parlor_transport::wire::frame::Frame;
+use parlor_transport::wire::frame::{Frame, FrameHeader};
 
 use super::cache::Taken;
 use super::cursor::{Cursor, Link, Step};
@@ -80,8 +81,17 @@ impl Inlet {
     /// # Errors
     /// The same.
     pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
-        self.publication.check(track, &frame)?;
+        self.publication.check(track, frame.header())?;
         self.publication.change(now, track, Some(self.generation), |intake| intake.take(sequence, frame))
+    }
+
+    /// As [`Publication::grow`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn grow(&self, now: Timestamp, track: u8, sequence: u64, piece: Piece) -> Result<(), Refusal> {
+        self.publication.check(track, &piece.header)?;
+        self.publication.change(now, track, Some(self.generation), |intake| intake.grow(sequence, piece))
     }
 
     /// As [`Publication::give_up`].
@@ -123,8 +133,18 @@ impl Publication {
     /// # Errors
     /// [`Code::BadFrame`] when it does not fit the publication; the publisher broke its own word.
     pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
-        self.check(track, &frame)?;
+        self.check(track, frame.header())?;
         self.change(now, track, None, |intake| intake.take(sequence, frame))
+    }
+
+    /// Takes more of the frame of `track` that has this sequence on the publisher's hop. Once it is whole it is
+    /// [taken](Self::take), or it is [given up](Self::give_up).
+    ///
+    /// # Errors
+    /// As [`Publication::take`].
+    pub fn grow(&self, now: Timestamp, track: u8, sequence: u64, piece: Piece) -> Result<(), Refusal> {
+        self.check(track, &piece.header)?;
+        self.change(now, track, None, |intake| intake.grow(sequence, piece))
     }
 
     /// The publisher's hop gave up the frames of `track` that have these sequences.
@@ -182,7 +202,7 @@ impl Publication {
                     Carried::Undecodable(due) => {
                         publisher = media.request_if_played(&self.limits, due, now).or(publisher);
                     }
-                    Carried::OutOfOrder(number) => refused = Some(number),
+                    Carried::Refused(number, why) => refused = Some((number, why)),
                 }
             }
             let Media { players, wakers, .. } = &mut *media;
@@ -193,9 +213,7 @@ impl Publication {
             publisher.wake();
         }
         match refused {
-            Some(number) => {
-                Err(self.bad(format!("frame {number} of track {track} has a number of another place")))
-            }
+            Some((number, why)) => Err(self.bad(format!("frame {number} of track {track} {why}"))),
             None => Ok(()),
         }
     }
@@ -203,14 +221,13 @@ impl Publication {
     /// Takes frames in order; `missed` of the track were given up before this one.
     #[cfg(test)]
     pub(super) fn push(&self, now: Timestamp, track: u8, frame: Frame, missed: u64) -> Result<(), Refusal> {
-        self.check(track, &frame)?;
+        self.check(track, frame.header())?;
         let next = lock(&self.media).tracks[usize::from(track)].intake.next();
         self.give_up(now, track, next..next + missed)?;
         self.take(now, track, next + missed, frame)
     }
 
-    fn check(&self, track: u8, frame: &Frame) -> Result<(), Refusal> {
-        let header = frame.header();
+    fn check(&self, track: u8, header: &FrameHeader) -> Result<(), Refusal> {
         if header.alias != self.alias {
             return Err(self.bad(format!("its frames carry alias {}, not {}", self.alias.0, header.alias.0)));
         }
@@ -270,15 +287,17 @@ enum Carried {
     Lost(KeyframeDue),
     /// It was not kept, because it does not decode without this keyframe.
     Undecodable(KeyframeDue),
-    /// A frame with this number does not belong where it came.
-    OutOfOrder(u64),
+    /// A frame with this number cannot be, and why.
+    Refused(u64, &'static str),
 }
 
 impl Media {
     fn carry_out(&mut self, now: Timestamp, track: u8, deed: Deed) -> Carried {
         let slot = &mut self.tracks[usize::from(track)];
         let is_video = slot.kind() == TrackKind::Video;
-        let (frame, place, lost) = match deed {
+        let decodes_alone = |header: &FrameHeader| header.keyframe || !is_video;
+        let is_whole = !matches!(deed, Deed::Begin { .. } | Deed::Grow { .. });
+        let (header, taken) = match deed {
             Deed::Open(sequence) => {
                 let index = slot.layer_mut(0).open(now);
                 slot.intake.opened(sequence, index);
@@ -289,32 +308,46 @@ impl Media {
                 let due = KeyframeDue { track, spatial: 0 };
                 return if is_lacking { Carried::Lost(due) } else { Carried::Out };
             }
-            Deed::Push { frame, lost } => (frame, None, lost),
-            Deed::Fill { frame, index } => (frame, Some(index), false),
-        };
-        let header = frame.header();
-        let (spatial, number) = (header.spatial, header.number);
-        let decodes_alone = header.keyframe || !is_video;
-        let due = KeyframeDue { track, spatial };
-        let taken = match place {
-            Some(index) => slot.layer_mut(spatial).fill(now, index, frame, decodes_alone),
-            None => {
-                if lost {
-                    slot.note_loss();
+            Deed::Push { frame, lost } => {
+                let (header, lost) = (frame.header().clone(), slot.doubt(frame.header().spatial, lost));
+                let layer = slot.layer_mut(header.spatial);
+                let taken = layer.push(now, frame, decodes_alone(&header), lost);
+                (header, taken)
+            }
+            Deed::Fill { frame, index } => {
+                let header = frame.header().clone();
+                let taken = slot.layer_mut(header.spatial).fill(now, index, frame, decodes_alone(&header));
+                (header, taken)
+            }
+            Deed::Begin { sequence, piece, lost } => {
+                let (header, lost) = (piece.header.clone(), slot.doubt(0, lost));
+                let taken = slot.layer_mut(0).begin(now, piece, decodes_alone(&header), lost);
+                if taken == Taken::Kept {
+                    let index = slot.layer(0).end() - 1;
+                    slot.intake.opened(sequence, index);
                 }
-                let lost = slot.take_loss(spatial);
-                slot.layer_mut(spatial).push(now, frame, decodes_alone, lost)
+                (header, taken)
+            }
+            Deed::Grow { index, piece } => {
+                let header = piece.header.clone();
+                let taken = slot.layer_mut(0).grow(now, index, piece, decodes_alone(&header));
+                (header, taken)
             }
         };
+        let due = KeyframeDue { track, spatial: header.spatial };
         match taken {
             Taken::Kept => {
-                if decodes_alone && let Some(gate) = self.gates.get_mut(&due) {
+                if is_whole
+                    && decodes_alone(&header)
+                    && let Some(gate) = self.gates.get_mut(&due)
+                {
                     gate.keyframe_arrived(now);
                 }
                 Carried::Out
             }
             Taken::Undecodable => Carried::Undecodable(due),
-            Taken::OutOfOrder => Carried::OutOfOrder(number),
+            Taken::OutOfOrder => Carried::Refused(header.number, "has a number of another place"),
+            Taken::Contradictory => Carried::Refused(header.number, "is not what was sent of it before"),
         }
     }
 

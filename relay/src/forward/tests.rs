@@ -1,5 +1,6 @@
 //! Cursors on caches: what a player gets decodes, comes in time, and stays within the bounds.
 
+mod growing;
 mod layers;
 mod model;
 mod order;

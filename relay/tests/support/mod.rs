@@ -357,10 +357,15 @@ impl Publisher {
 
     /// Sends a frame that says whatever `header` says.
     pub fn send_as(&mut self, header: FrameHeader, size: usize) {
+        self.send_frame(Frame::new(header, &vec![7; size]).unwrap());
+    }
+
+    /// Sends a frame as it is.
+    pub fn send_frame(&mut self, frame: Frame) {
+        let header = frame.header();
         let track = usize::from(header.track);
         self.numbers[track] = header.number + 1;
         let urgent = self.kinds.get(track) == Some(&TrackKind::Audio);
-        let frame = Frame::new(header, &vec![7; size]).unwrap();
         self.outgoing
             .send(Outgoing {
                 lane: self.lane,

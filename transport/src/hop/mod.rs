@@ -4,10 +4,12 @@
 //! [`HopSender`] turns frames into packets, [`HopReceiver`] turns packets into frames in order and
 //! into reports, which the sender repairs by and takes its rate from. [`policy`] has the rules.
 
+mod piece;
 pub mod policy;
 pub mod receive;
 pub mod send;
 
+pub use piece::{Piece, ReceivedPiece};
 pub use receive::{Fault, GivenUp, HopReceiver, HopStats, Received};
 pub use send::{Ablation, CodedFrame, HopSender, SendStats};
 

@@ -6,6 +6,7 @@
 //! goes back as reports. Nothing here decides whether a frame can be decoded.
 
 mod cadence;
+mod growing;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::piece::ReceivedPiece;
 use super::policy::Link;
 use crate::error::{Code, Coded};
 use crate::rate::{FeedbackBuilder, ReceiveStats};
@@ -24,6 +26,8 @@ use crate::wire::feedback::{FRAMES_MAX, Feedback, IncompleteFrame};
 use crate::wire::frame::{Frame, TRACKS_MAX};
 use crate::wire::hop::HopHeader;
 use crate::wire::packet::Packet;
+#[cfg(test)]
+pub(super) use growing::PIECE_AGE;
 use window::Window;
 
 /// How long a missing frame is waited for once a later one is whole, where packets are never sent
@@ -117,6 +121,8 @@ pub struct HopReceiver {
     blocked: BTreeSet<(u32, u8)>,
     /// Lanes and tracks that want symbols.
     wanting: BTreeSet<(u32, u8)>,
+    /// Lanes and tracks where a frame that is not whole is to be passed on.
+    growing: BTreeSet<(u32, u8)>,
     /// When the next frame of a steady lane and track is late; by time, and by lane and track.
     expected: BTreeSet<(Timestamp, (u32, u8))>,
     expected_at: BTreeMap<(u32, u8), Timestamp>,
@@ -136,8 +142,8 @@ struct Lane {
 }
 
 impl HopReceiver {
-    /// A receiver that gives out each frame as soon as it is whole, and tells which it gave up: for
-    /// passing frames on.
+    /// A receiver that gives out each frame as soon as it is whole, pieces of those that take longer, and
+    /// tells which it gave up: for passing frames on.
     pub fn eager() -> Self {
         HopReceiver { eager: true, ..HopReceiver::default() }
     }
@@ -153,6 +159,7 @@ impl HopReceiver {
         self.lanes.remove(&lane);
         self.blocked.retain(|&(other, _)| other != lane);
         self.wanting.retain(|&(other, _)| other != lane);
+        self.growing.retain(|&(other, _)| other != lane);
         self.expected.retain(|&(_, (other, _))| other != lane);
         self.expected_at.retain(|&(other, _), _| other != lane);
         self.feedback.set_incomplete(!self.wanting.is_empty());
@@ -175,8 +182,10 @@ impl HopReceiver {
                 self.stats.homeless += 1;
                 continue;
             };
+            let cuts = self.eager && lane.delivery != Delivery::QuicStream;
             let window = &mut lane.tracks[usize::from(hop.track)];
-            let came = window.symbol(now, part).map_err(|fault| Fault::Symbol { lane: hop.lane, fault })?;
+            let came =
+                window.symbol(now, part, cuts).map_err(|fault| Fault::Symbol { lane: hop.lane, fault })?;
             for (sequence, object) in came {
                 self.handle_object(now, HopHeader { sequence, ..hop }, object)?;
             }
@@ -231,15 +240,32 @@ impl HopReceiver {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_feedback`](Self::poll_feedback) is next needed.
+    /// When [`handle_timeout`](Self::handle_timeout), [`poll_feedback`](Self::poll_feedback) or
+    /// [`poll_piece`](Self::poll_piece) is next needed.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let expected = self.expected.first().map(|&(due, _)| due);
-        self.waits().map(|(deadline, _)| deadline).chain(expected).chain(self.feedback.poll_timeout()).min()
+        let grown = self.growing.iter().filter_map(|&key| self.piece_due(key)).min();
+        let waits = self.waits().map(|(deadline, _)| deadline);
+        waits.chain(expected).chain(grown).chain(self.feedback.poll_timeout()).min()
     }
 
     /// The next frame in order.
     pub fn poll_output(&mut self) -> Option<Received> {
         self.ready.pop_front()
+    }
+
+    /// What came of a frame that is not whole, of a receiver made by [`HopReceiver::eager`]. A frame that becomes
+    /// whole, or is given up, is told of as all others are, whatever was passed on of it.
+    pub fn poll_piece(&mut self, now: Timestamp) -> Option<ReceivedPiece> {
+        let is_due = |&key: &(u32, u8)| self.piece_due(key).is_some_and(|due| due <= now);
+        let key = self.growing.iter().copied().find(is_due)?;
+        let (lane, track) = key;
+        let window = &mut self.lanes.get_mut(&lane)?.tracks[usize::from(track)];
+        let taken = window.take_piece(now);
+        if window.piece_due().is_none() {
+            self.growing.remove(&key);
+        }
+        taken.map(|(sequence, piece)| ReceivedPiece { lane, track, sequence, piece })
     }
 
     /// Frames that were given up, of a receiver made by [`HopReceiver::eager`].
@@ -292,6 +318,10 @@ impl HopReceiver {
     /// What happened to packets so far.
     pub fn packet_stats(&self) -> ReceiveStats {
         self.feedback.stats()
+    }
+
+    fn piece_due(&self, (lane, track): (u32, u8)) -> Option<Timestamp> {
+        self.lanes.get(&lane)?.tracks[usize::from(track)].piece_due()
     }
 
     /// Windows whose next frame is missing while a later one is whole, and until when to wait.
@@ -370,6 +400,7 @@ impl HopReceiver {
             };
         };
         note(&mut self.blocked, window.first_whole().is_some());
+        note(&mut self.growing, window.piece_due().is_some());
         note(&mut self.wanting, lane.delivery.is_repaired() && window.is_wanting());
         let due = window.cadence.due(self.feedback.reorder_wait()).filter(|_| lane.delivery.is_repaired());
         let before = match due {

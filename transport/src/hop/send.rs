@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::piece::Piece;
 use super::policy::{Haste, Link, WINDOW_VIDEO};
 use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer, PathState, SentPacket};
 use crate::repair::Fault;
 use crate::units::Timestamp;
 use crate::wire::control::Delivery;
 use crate::wire::feedback::Feedback;
+use crate::wire::frame::FrameHeader;
 use crate::wire::hop::{DATAGRAM_MAX, HopHeader};
 use crate::wire::packet::{BURST_MAX, PARTS_MAX, Packet, Part};
 pub use ablation::Ablation;
@@ -166,10 +168,10 @@ impl HopSender {
         let sent = SentFrame::new(now, frame, urgent)?;
         let shape = sent.block.shape();
         let state = self.lanes.entry(key).or_default();
-        if !state.fill(sequence, sent) {
+        let Some(before) = state.fill(sequence, sent) else {
             // The receiver has given it up long since.
             return Ok(());
-        }
+        };
         let (frame, turn) = (FrameKey { lane, track: header.track, sequence }, (!urgent, now));
         let entry = |waiting, bytes| Entry { frame, waiting, bytes, turn };
         let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
@@ -181,12 +183,8 @@ impl HopSender {
             self.enqueue(now, Class::Urgent, entry(waiting, bytes * (1 + redundancy)));
             return Ok(());
         }
-        let class = match () {
-            // What is too large for one packet is no voice, and waits its turn.
-            () if header.keyframe || header.temporal == 0 => Class::Base,
-            () => Class::Other,
-        };
-        for index in 0..shape.symbols() {
+        let class = class(header);
+        for index in (0..shape.symbols()).filter(|&index| before.get(index).is_none_or(Option::is_none)) {
             self.enqueue(now, class, entry(Waiting::Source { index }, bytes));
         }
         if !delivery.is_repaired() || self.ablation == Ablation::PlainNack {
@@ -204,6 +202,21 @@ impl HopSender {
         Ok(())
     }
 
+    /// Queues symbols of a frame that is not whole, under a sequence that was [reserved](Self::reserve) for it. The rest
+    /// of it follows in further pieces, with the [whole frame](Self::send_reserved), which brings its parity, or not
+    /// [at all](Self::give_up).
+    pub fn send_piece(&mut self, now: Timestamp, lane: u32, sequence: u64, urgent: bool, piece: &Piece) {
+        let track = piece.header.track;
+        self.heed_silence(now);
+        let fresh = self.lanes.entry((lane, track)).or_default().grow(now, sequence, piece);
+        let bytes = piece.shape.symbol_bytes() + Packet::HEAD_MAX + 16;
+        for index in fresh {
+            let frame = FrameKey { lane, track, sequence };
+            let (waiting, turn) = (Waiting::Source { index }, (!urgent, now));
+            self.enqueue(now, class(&piece.header), Entry { frame, waiting, bytes, turn });
+        }
+    }
+
     /// The next sequence of a lane and track, for a frame that comes later, or travels on a QUIC stream.
     pub fn reserve(&mut self, lane: u32, track: u8) -> u64 {
         self.lanes.entry((lane, track)).or_default().reserve()
@@ -212,6 +225,9 @@ impl HopSender {
     /// Tells the receiver that the frame of a reserved sequence will not come.
     pub fn give_up(&mut self, now: Timestamp, lane: u32, track: u8, sequence: u64) {
         let (frame, bytes) = (FrameKey { lane, track, sequence }, Packet::HEAD_MAX + 16);
+        if let Some(state) = self.lanes.get_mut(&frame.track()) {
+            state.lose(sequence);
+        }
         self.enqueue(now, Class::Repair, Entry { frame, waiting: Waiting::Gone, bytes, turn: (false, now) });
     }
 
@@ -345,17 +361,20 @@ impl HopSender {
         let give_up = self.link.give_up();
         let (_, voice_window) = self.link.voice_redundancy();
         let state = self.lanes.get_mut(&(lane, track))?;
+        if let Waiting::Source { index } = entry.waiting {
+            let (shape, bytes, offered) = state.source(sequence, index)?;
+            if now.saturating_since(offered) > give_up {
+                return None;
+            }
+            let parts = vec![Part::Source { hop: hop(sequence), shape, index, bytes }];
+            return Some((parts, Record { symbol: Some(index), ..record }));
+        }
         let frame = state.get(sequence)?;
         if now.saturating_since(frame.offered) > give_up {
             return None;
         }
         match entry.waiting {
-            Waiting::Gone => None,
-            Waiting::Source { index } => {
-                let (shape, bytes) = (frame.block.shape(), frame.block.symbol(index));
-                let parts = vec![Part::Source { hop: hop(sequence), shape, index, bytes }];
-                Some((parts, Record { symbol: Some(index), ..record }))
-            }
+            Waiting::Gone | Waiting::Source { .. } => None,
             Waiting::Combination { frames, slice } => {
                 let (window, id, bytes) = state.combine(sequence, frames, slice)?;
                 let span = frames.max(1);
@@ -420,4 +439,9 @@ impl HopSender {
         *counter += datagram.len() as u64;
         datagram
     }
+}
+
+/// The queue that a frame of this kind waits in. What is too large for one packet is no voice, and waits its turn.
+fn class(header: &FrameHeader) -> Class {
+    if header.keyframe || header.temporal == 0 { Class::Base } else { Class::Other }
 }

@@ -1,5 +1,7 @@
 //! Sender and receiver against each other over a link that loses, delays and reorders, both ways.
 
+mod relayed;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

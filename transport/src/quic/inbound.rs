@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use super::session::{Ended, MessageReceiver, MessageSender, Session};
 use crate::clock::{Clock, Timer};
 use crate::error::Coded;
-use crate::hop::{Fault, GivenUp, HopReceiver, HopStats, Received};
+use crate::hop::{Fault, GivenUp, HopReceiver, HopStats, Received, ReceivedPiece};
 use crate::wire::WireError;
 use crate::wire::control::{Delivery, StreamKind};
 use crate::wire::feedback::{Feedback, KIND_FEEDBACK};
@@ -44,6 +44,8 @@ pub enum Arrival {
     AppMessages(MessageReceiver),
     /// A frame: in its turn, or as soon as it is whole.
     Frame(Received),
+    /// What came of a frame that is not whole; only where frames come as soon as they are whole.
+    Piece(ReceivedPiece),
     /// Frames that will not come; only where frames come as soon as they are whole.
     GivenUp(GivenUp),
 }
@@ -132,6 +134,9 @@ impl Inbound {
                 return Ok(Arrival::GivenUp(given_up));
             }
             let now = self.session.clock.now();
+            if let Some(piece) = self.lanes.hop().poll_piece(now) {
+                return Ok(Arrival::Piece(piece));
+            }
             let feedback = self.lanes.hop().poll_feedback(now);
             if let Some(feedback) = feedback
                 // If it does not fit now, it would push out media; the next one says the same.

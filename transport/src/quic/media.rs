@@ -17,7 +17,7 @@ use super::congestion::WindowTarget;
 use super::session::Session;
 use crate::clock::{Clock, Timer};
 use crate::error::Code;
-use crate::hop::{Ablation, CodedFrame, HopSender, SendStats};
+use crate::hop::{Ablation, CodedFrame, HopSender, Piece, SendStats};
 use crate::units::Timestamp;
 use crate::wire::control::{Delivery, StreamKind};
 use crate::wire::feedback::Feedback;
@@ -182,6 +182,17 @@ impl MediaSender {
         if hop.send_reserved(now, lane, sequence, delivery, urgent, &frame).is_err() {
             debug_assert!(false, "an object of a frame can always be cut");
         }
+        let next = self.session.out.pump(now, &mut hop);
+        drop(hop);
+        self.timer.reset(next);
+    }
+
+    /// Sends what came of a frame that is not whole, under the sequence that was reserved for it. Never of a stream that
+    /// travels on QUIC streams.
+    pub fn send_piece(&mut self, lane: u32, sequence: u64, urgent: bool, piece: &Piece) {
+        let now = self.session.clock.now();
+        let mut hop = self.session.out.hop();
+        hop.send_piece(now, lane, sequence, urgent, piece);
         let next = self.session.out.pump(now, &mut hop);
         drop(hop);
         self.timer.reset(next);

@@ -238,6 +238,14 @@ impl Decoder {
         }
     }
 
+    /// Symbol `index` of `frame`, if it is known and the frame not forgotten. Copies no bytes.
+    pub fn known(&self, frame: u64, index: usize) -> Option<Bytes> {
+        match &self.frames.get(&frame)?.content {
+            Content::Partial { symbols, .. } => symbols.get(index)?.clone(),
+            Content::Whole(block) => Some(block.symbol(index)).filter(|symbol| !symbol.is_empty()),
+        }
+    }
+
     /// Gives up all frames before `frame`, with outputs about them. What was learned of later ones stays.
     ///
     /// A repair symbol over a window that begins before `frame` is of no use from now on: let whole frames live

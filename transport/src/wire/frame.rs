@@ -87,6 +87,14 @@ impl FrameHeader {
         }
     }
 
+    /// Reads the header at the beginning of an object of which the rest need not be here.
+    ///
+    /// # Errors
+    /// [`WireError`] when it is cut short or holds a value out of range.
+    pub fn peek(start: &Bytes) -> Result<Self, WireError> {
+        Self::decode(&mut start.clone())
+    }
+
     fn decode(bytes: &mut Bytes) -> Result<Self, WireError> {
         let flags = varint::get_u8(bytes, "frame flags")?;
         if flags & !(KEYFRAME | DISCARDABLE | AUDIO_LEVEL | METADATA) != 0 {

@@ -65,7 +65,7 @@ pub enum Part {
         /// Its bytes.
         bytes: Bytes,
     },
-    /// A frame that has its sequence and will not come: the sender never had it whole.
+    /// A frame that has its sequence and will not come: the sender never had it whole. Symbols of it may have come.
     Gone {
         /// The frame.
         hop: HopHeader,

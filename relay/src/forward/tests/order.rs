@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::growing::piece;
 use super::*;
 use crate::forward::publication::Inlet;
 
@@ -17,6 +18,7 @@ fn deal(play: &mut Play, now: Timestamp, next: &mut u64) -> Vec<(u64, Option<u64
                 *next += 1;
             }
             Step::Reserve => *next += 1,
+            Step::SendPiece(..) => {}
             Step::SendReserved(sequence, frame) => dealt.push((sequence, Some(frame.header().number))),
             Step::GiveUp(sequence) => dealt.push((sequence, None)),
             Step::Blocked | Step::Wait => return dealt,
@@ -95,9 +97,19 @@ proptest! {
         comings.sort_unstable();
         for ((turn, number, comes), poll) in comings.into_iter().zip(polls.iter().cycle()) {
             now = now.max(turn * 33);
+            let keyframe = number % 10 == 0;
+            // Of every other frame a part comes first, be it given up or not.
+            let of = frame(header(number, keyframe), 3000);
+            if order[number as usize].2 % 2 == 0 {
+                camera.publication.grow(at(now), 0, number, piece(&of, 0..2)).unwrap();
+                if *poll {
+                    for (sequence, number) in deal(&mut play, at(now), &mut next) {
+                        prop_assert!(dealt.insert(sequence, number).is_none(), "sequence {sequence} twice");
+                    }
+                }
+            }
             if comes {
-                let keyframe = number % 10 == 0;
-                camera.publication.take(at(now), 0, number, frame(header(number, keyframe), 100)).unwrap();
+                camera.publication.take(at(now), 0, number, of).unwrap();
             } else {
                 camera.publication.give_up(at(now), 0, number..number + 1).unwrap();
             }

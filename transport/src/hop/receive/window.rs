@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cadence::Cadence;
+use super::growing::Growing;
+use crate::hop::piece::Piece;
 use crate::repair::code::WINDOW_FRAMES_MAX;
 use crate::repair::{Decoder, Fault, Output};
 use crate::units::Timestamp;
@@ -34,6 +36,8 @@ pub(super) struct Window {
     given_up: Vec<Range<u64>>,
     /// Made when the first symbol comes: most tracks never have one.
     decoder: Option<Box<Decoder>>,
+    /// Frames that are not whole, to be passed on as they grow.
+    growing: Growing,
     /// When a symbol last came for a frame that is not whole.
     pub(super) touched: BTreeMap<u64, Timestamp>,
     /// The newest frame heard of, and when it was first.
@@ -59,8 +63,14 @@ pub(super) enum Slot {
 }
 
 impl Window {
-    /// Takes a symbol; gives the objects that became whole by it.
-    pub(super) fn symbol(&mut self, now: Timestamp, part: Part) -> Result<Vec<(u64, Bytes)>, Fault> {
+    /// Takes a symbol; gives the objects that became whole by it. `cuts` says whether frames are passed on
+    /// before they are whole.
+    pub(super) fn symbol(
+        &mut self,
+        now: Timestamp,
+        part: Part,
+        cuts: bool,
+    ) -> Result<Vec<(u64, Bytes)>, Fault> {
         let sequence = part.hop().sequence;
         let decoder = self.decoder.get_or_insert_default();
         match part {
@@ -79,18 +89,25 @@ impl Window {
             match output {
                 Output::Frame { frame, block } if frame >= self.next => {
                     self.touched.remove(&frame);
+                    self.growing.forget(frame);
                     whole.push((frame, block.object().clone()));
                 }
                 Output::Frame { .. } => {}
-                Output::Symbol { frame, .. } => {
-                    if frame >= self.next {
+                Output::Symbol { frame, shape, index, bytes, .. } => {
+                    if frame >= self.next && !self.ahead.contains_key(&frame) {
                         self.touched.insert(frame, now);
+                        if cuts {
+                            self.growing.note(now, frame, shape, index, &bytes);
+                        }
                     }
                 }
             }
         }
         // Only parity came of it: it is wanted all the same.
-        if sequence >= self.next && decoder.deficit(sequence).is_some_and(|deficit| deficit > 0) {
+        if sequence >= self.next
+            && !self.ahead.contains_key(&sequence)
+            && decoder.deficit(sequence).is_some_and(|deficit| deficit > 0)
+        {
             self.touched.insert(sequence, now);
         }
         while self.touched.len() > HELD_FRAMES_MAX {
@@ -117,7 +134,20 @@ impl Window {
             return false;
         }
         self.ahead.insert(sequence, Slot::Lost);
+        self.touched.remove(&sequence);
+        self.growing.forget(sequence);
         true
+    }
+
+    /// When [`take_piece`](Self::take_piece) has something.
+    pub(super) fn piece_due(&self) -> Option<Timestamp> {
+        self.growing.due()
+    }
+
+    /// What has come of a frame that is not whole, if it has waited for long enough.
+    pub(super) fn take_piece(&mut self, now: Timestamp) -> Option<(u64, Piece)> {
+        let decoder = self.decoder.as_ref()?;
+        self.growing.take(now, |frame, index| decoder.known(frame, index))
     }
 
     /// The first whole frame that waits for an earlier one.
@@ -246,6 +276,7 @@ impl Window {
     fn advance(&mut self, next: u64) {
         self.next = next;
         self.touched = self.touched.split_off(&next);
+        self.growing.forget_before(next);
         if let Some(decoder) = &mut self.decoder {
             // Whole frames stay for as long as a combination may reach back to them.
             decoder.forget_before(next.saturating_sub(WINDOW_FRAMES_MAX as u64));

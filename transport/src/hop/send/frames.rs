@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::coded::{Coded, CodedFrame};
+use crate::hop::piece::Piece;
 use crate::repair::code::{WINDOW_FRAMES_MAX, reach};
-use crate::repair::{Fault, RepairId, SourceBlock, Window, encode_repair};
+use crate::repair::{Fault, RepairId, Shape, SourceBlock, Window, encode_repair};
 use crate::units::Timestamp;
 
 /// Frames kept, as many as the receiver's decoder remembers.
@@ -47,24 +48,42 @@ impl SentFrame {
     }
 }
 
+/// A frame of which only some symbols are here.
+#[derive(Debug)]
+struct OpenFrame {
+    shape: Shape,
+    symbols: Vec<Option<Bytes>>,
+    bytes: usize,
+    /// When the latest symbols were handed in.
+    grown: Timestamp,
+}
+
 /// What a sequence stands for.
 #[derive(Debug)]
 enum Slot {
     Frame(SentFrame),
-    /// It was given to a frame that is not here yet, not kept, or will not come.
+    /// The frame is on its way here.
+    Open(OpenFrame),
+    /// It was given to a frame of which nothing is here yet, or that is not kept.
     Empty,
+    /// The frame will not come.
+    Gone,
 }
 
 impl Slot {
     fn frame(&self) -> Option<&SentFrame> {
         match self {
             Slot::Frame(frame) => Some(frame),
-            Slot::Empty => None,
+            Slot::Open(_) | Slot::Empty | Slot::Gone => None,
         }
     }
 
     fn bytes(&self) -> usize {
-        self.frame().map_or(0, |frame| frame.block.object().len())
+        match self {
+            Slot::Frame(frame) => frame.block.object().len(),
+            Slot::Open(open) => open.bytes,
+            Slot::Empty | Slot::Gone => 0,
+        }
     }
 }
 
@@ -88,14 +107,53 @@ impl Lane {
         self.next - 1
     }
 
-    /// Keeps the frame of a sequence that was reserved. False if that is too long ago.
-    pub(super) fn fill(&mut self, sequence: u64, frame: SentFrame) -> bool {
-        let Some(place) = self.place(sequence) else { return false };
-        self.bytes += frame.block.object().len();
-        self.bytes -= self.slots[place].bytes();
-        self.slots[place] = Slot::Frame(frame);
+    /// Keeps the frame of a sequence that was reserved. Gives the symbols that were handed in
+    /// before, by index; `None` if the sequence was reserved too long ago.
+    pub(super) fn fill(&mut self, sequence: u64, frame: SentFrame) -> Option<Vec<Option<Bytes>>> {
+        let place = self.place(sequence)?;
+        let before = self.put(place, Slot::Frame(frame));
         self.forget_old();
-        self.place(sequence).is_some()
+        self.place(sequence)?;
+        match before {
+            Slot::Open(open) => Some(open.symbols),
+            Slot::Frame(_) | Slot::Empty | Slot::Gone => Some(Vec::new()),
+        }
+    }
+
+    /// Keeps symbols of a frame that is not whole. Gives the indices of those that are new.
+    pub(super) fn grow(&mut self, now: Timestamp, sequence: u64, piece: &Piece) -> Vec<usize> {
+        let Some(place) = self.place(sequence) else { return Vec::new() };
+        if matches!(self.slots[place], Slot::Empty) {
+            let symbols = vec![None; piece.shape.symbols()];
+            self.put(place, Slot::Open(OpenFrame { shape: piece.shape, symbols, bytes: 0, grown: now }));
+        }
+        let Slot::Open(open) = &mut self.slots[place] else { return Vec::new() };
+        debug_assert_eq!(open.shape, piece.shape, "one frame has one shape");
+        open.grown = now;
+        let mut fresh = Vec::with_capacity(piece.symbols.len());
+        for (index, bytes) in &piece.symbols {
+            if let Some(slot @ None) = open.symbols.get_mut(*index) {
+                *slot = Some(bytes.clone());
+                open.bytes += bytes.len();
+                self.bytes += bytes.len();
+                fresh.push(*index);
+            }
+        }
+        self.forget_old();
+        fresh
+    }
+
+    /// The frame of this sequence will not come.
+    pub(super) fn lose(&mut self, sequence: u64) {
+        if let Some(place) = self.place(sequence) {
+            self.put(place, Slot::Gone);
+        }
+    }
+
+    fn put(&mut self, place: usize, slot: Slot) -> Slot {
+        self.bytes += slot.bytes();
+        self.bytes -= self.slots[place].bytes();
+        std::mem::replace(&mut self.slots[place], slot)
     }
 
     fn forget_old(&mut self) {
@@ -105,9 +163,29 @@ impl Lane {
         }
     }
 
-    /// Whether the frame with this sequence has been let go of.
-    pub(super) fn is_past(&self, sequence: u64) -> bool {
-        sequence < self.next - self.slots.len() as u64
+    /// Whether the frame with this sequence will not come, or has been let go of.
+    pub(super) fn is_gone(&self, sequence: u64) -> bool {
+        match self.place(sequence) {
+            Some(place) => matches!(self.slots[place], Slot::Gone),
+            None => sequence < self.next,
+        }
+    }
+
+    /// How many symbols are still to come of a frame of which only some are here.
+    pub(super) fn lacks(&self, sequence: u64) -> Option<usize> {
+        match &self.slots[self.place(sequence)?] {
+            Slot::Open(open) => Some(open.symbols.iter().filter(|symbol| symbol.is_none()).count()),
+            Slot::Frame(_) | Slot::Empty | Slot::Gone => None,
+        }
+    }
+
+    /// A symbol as it is, how its frame is cut, and when that was handed in.
+    pub(super) fn source(&self, sequence: u64, index: usize) -> Option<(Shape, Bytes, Timestamp)> {
+        match &self.slots[self.place(sequence)?] {
+            Slot::Frame(frame) => Some((frame.block.shape(), frame.block.symbol(index), frame.offered)),
+            Slot::Open(open) => Some((open.shape, open.symbols.get(index)?.clone()?, open.grown)),
+            Slot::Empty | Slot::Gone => None,
+        }
     }
 
     /// The frame with this sequence, if it is still kept.

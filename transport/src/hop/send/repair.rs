@@ -37,7 +37,7 @@ impl HopSender {
         self.repaired_at = now;
         let give_up = match self.ablation {
             Ablation::None => self.link.give_up(),
-            Ablation::PlainNack => return self.resend(now, feedback),
+            Ablation::PlainNack => return self.resend(now, feedback, None, usize::MAX),
             Ablation::ParityOnly => self.link.deadline(),
         };
         let mut under_way = self.under_way(now, feedback.covered());
@@ -45,23 +45,82 @@ impl HopSender {
             let frame = FrameKey { lane: wanted.lane, track: wanted.track, sequence: wanted.sequence };
             let Some(lane) = self.lanes.get(&frame.track()) else { continue };
             match lane.get(frame.sequence) {
+                None if lane.lacks(frame.sequence).is_some() => {
+                    self.repair_open(now, frame, wanted.deficit, feedback, &mut under_way);
+                }
                 Some(sent) if now.saturating_since(sent.offered) <= give_up => {
                     let symbols = sent.block.shape().symbols();
                     let all = wanted.deficit >= DEFICIT_MAX;
                     let deficit = if all { symbols } else { (wanted.deficit as usize).min(symbols) };
                     self.repair_frame(now, frame, deficit, &mut under_way);
                 }
-                None if !lane.is_past(frame.sequence) => {}
-                _ if self.queues.waiting(frame) > 0 => {}
+                None if !lane.is_gone(frame.sequence) => {}
+                // The word is on its way.
+                _ if self.queues.waiting(frame) > 0 || under_way.iter().any(|it| it.frame == frame) => {}
                 _ => self.give_up(now, frame.lane, frame.track, frame.sequence),
             }
         }
         for frame in self.lost_tail(feedback) {
-            let Some(sent) = self.lanes.get(&frame.track()).and_then(|lane| lane.get(frame.sequence)) else {
+            let Some(lane) = self.lanes.get(&frame.track()) else { continue };
+            match lane.get(frame.sequence) {
+                Some(sent) => {
+                    let symbols = sent.block.shape().symbols();
+                    self.repair_frame(now, frame, symbols, &mut under_way);
+                }
+                None if lane.lacks(frame.sequence).is_some() => {
+                    self.repair_open(now, frame, DEFICIT_MAX, feedback, &mut under_way);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Sends again what a frame lacks that is not whole here either: nothing can be coded of it, so it is the very
+    /// symbols whose packets are missing. What has not come yet is no loss of this hop.
+    fn repair_open(
+        &mut self,
+        now: Timestamp,
+        frame: FrameKey,
+        deficit: u64,
+        feedback: &Feedback,
+        under_way: &mut Vec<Record>,
+    ) {
+        let lacks = self.lanes.get(&frame.track()).and_then(|lane| lane.lacks(frame.sequence));
+        let (Some(lacks), Ablation::None) = (lacks, self.ablation) else { return };
+        let excused = lacks + self.queues.waiting(frame);
+        let before = under_way.len();
+        under_way.retain(|record| record.frame != frame);
+        let excused = excused + before - under_way.len();
+        let need = usize::try_from(deficit).unwrap_or(usize::MAX).saturating_sub(excused);
+        self.resend(now, feedback, Some(frame), need);
+    }
+
+    /// Sends up to `most` source symbols again whose packets are missing, of one frame or of all, once for every packet.
+    fn resend(&mut self, now: Timestamp, feedback: &Feedback, only: Option<FrameKey>, most: usize) {
+        let first = self.tx_seq - self.records.len() as u64;
+        let gaps = feedback.packets().filter(|(_, it)| *it == Reception::Missing).map(|(tx_seq, _)| tx_seq);
+        let tail = feedback.highest + 1..=feedback.covered().min(self.tx_seq.saturating_sub(1));
+        let mut resent = 0;
+        for tx_seq in gaps.chain(tail) {
+            if resent >= most {
+                break;
+            }
+            let place = tx_seq.checked_sub(first).map(|place| place as usize);
+            let Some(record) = place.and_then(|place| self.records.get_mut(place)) else { continue };
+            if only.is_some_and(|only| only != record.frame) {
                 continue;
-            };
-            let symbols = sent.block.shape().symbols();
-            self.repair_frame(now, frame, symbols, &mut under_way);
+            }
+            let (frame, Some(index)) = (record.frame, record.symbol.take()) else { continue };
+            let Some(lane) = self.lanes.get(&frame.track()) else { continue };
+            let Some((shape, _, offered)) = lane.source(frame.sequence, index) else { continue };
+            if now.saturating_since(offered) <= self.link.give_up() {
+                let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
+                let is_urgent = lane.get(frame.sequence).is_some_and(|sent| sent.urgent);
+                let entry =
+                    Entry { frame, waiting: Waiting::Source { index }, bytes, turn: (!is_urgent, offered) };
+                self.enqueue(now, Class::Repair, entry);
+                resent += 1;
+            }
         }
     }
 
