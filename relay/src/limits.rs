@@ -73,6 +73,9 @@ pub struct Limits {
     /// Least time between two keyframes asked of one publisher for one layer: a keyframe costs as much
     /// as many ordinary frames, and one serves everyone who waits.
     pub keyframe_interval_min: Duration,
+    /// Frames of sound for a client that plays several streams wait so long for others to share a packet with: a lone small
+    /// packet costs as much as ten that are one. Of what a voice may take on its way (150 ms) it is next to nothing.
+    pub voice_window: Duration,
     /// A session whose connection is gone is kept for so long, for its client to come back. With the idle timeout of
     /// connections it makes up how long a ghost stays.
     pub session_grace: Duration,
@@ -109,6 +112,7 @@ impl Default for Limits {
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
             keyframe_interval_min: Duration::from_millis(500),
+            voice_window: Duration::from_millis(4),
             session_grace: Duration::from_secs(4),
             token_notice: Duration::from_secs(30),
             token_grace: Duration::from_secs(10),
@@ -132,6 +136,8 @@ pub const PUBLISH_OVER_TELL_INTERVAL: Duration = Duration::from_secs(2);
 pub const PACKETS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets at once, in seconds of their rate: a path that stood still delivers what it held.
 pub const PACKET_SECONDS_AT_ONCE: u32 = 3;
+/// The most that [`Limits::voice_window`] may be: beyond it the delay is heard before it saves much.
+pub const VOICE_WINDOW_MOST: Duration = Duration::from_millis(20);
 /// Ended sessions remembered with the reason, for clients that come back to them: those of a relay's worth of users.
 pub const FAREWELLS_MAX: usize = 10_000;
 /// The smallest [`Limits::cache_bytes_max`]: below it the largest frame would not fit.

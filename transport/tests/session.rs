@@ -131,6 +131,7 @@ async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -
             sequence: None,
             frame: frame(number, 4000).into(),
         });
+        media.flush();
     }
     _ = clock
         .timeout(Duration::from_secs(2), async {

@@ -314,6 +314,8 @@ async fn send_frames(shared: &Shared, mut media: MediaSender, lanes: Lanes) {
         }) {
             let crate::call::OutgoingFrame { lane, delivery, urgent, frame } = frame;
             media.send(Outgoing { lane, delivery, urgent, sequence: None, frame: frame.into() });
+            // The next one asks for room again.
+            media.flush();
         }
         timer.reset(shared.look(|_, call| call.poll_timeout()));
         tokio::select! {

@@ -109,6 +109,7 @@ struct Limits {
     cache_bytes_max: Option<usize>,
     cache_age_max_ms: Option<u64>,
     keyframe_interval_min_ms: Option<u64>,
+    voice_window_ms: Option<u64>,
 }
 
 #[derive(Clone, Default, Debug, Deserialize)]
@@ -238,6 +239,7 @@ impl File {
         set(&mut bounds.cache_bytes_max, limits.cache_bytes_max);
         set(&mut bounds.cache_age_max, limits.cache_age_max_ms.map(Duration::from_millis));
         set(&mut bounds.keyframe_interval_min, limits.keyframe_interval_min_ms.map(Duration::from_millis));
+        set(&mut bounds.voice_window, limits.voice_window_ms.map(Duration::from_millis));
 
         set(&mut bounds.token_notice, tokens.notice_ms.map(Duration::from_millis));
         set(&mut bounds.token_grace, tokens.grace_ms.map(Duration::from_millis));

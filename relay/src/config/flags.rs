@@ -137,6 +137,9 @@ pub struct Flags {
     /// Least time between two keyframes asked of one publisher.
     #[arg(long, env = "PARLOR_KEYFRAME_INTERVAL_MIN_MS", global = true, value_name = "MS")]
     keyframe_interval_min_ms: Option<u64>,
+    /// Frames of sound wait so long to share a packet with others, for a client that plays several streams; 0 to 20.
+    #[arg(long, env = "PARLOR_VOICE_WINDOW_MS", global = true, value_name = "MS")]
+    voice_window_ms: Option<u64>,
     /// A user is told so long before their token expires.
     #[arg(long, env = "PARLOR_TOKEN_NOTICE_MS", global = true, value_name = "MS")]
     token_notice_ms: Option<u64>,
@@ -286,6 +289,7 @@ impl Flags {
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
         set(&mut limits.keyframe_interval_min, self.keyframe_interval_min_ms.map(Duration::from_millis));
+        set(&mut limits.voice_window, self.voice_window_ms.map(Duration::from_millis));
         set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
         set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
         set(&mut config.drain_timeout, self.drain_timeout_ms.map(Duration::from_millis));

@@ -18,7 +18,7 @@ use parlor_transport::wire::control::APP_MESSAGE_MAX;
 use parlor_transport::wire::frame::OBJECT_MAX;
 
 use crate::auth::App;
-use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits, TOKEN_CHECK_COST};
+use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits, TOKEN_CHECK_COST, VOICE_WINDOW_MOST};
 use crate::logging::LogFormat;
 use http::{AdminToken, HTTP_DEFAULT, Webhooks};
 
@@ -154,6 +154,14 @@ impl Config {
             if value == 0 {
                 return at_least(key, 0, 1, "");
             }
+        }
+        if limits.voice_window > VOICE_WINDOW_MOST {
+            let (value, most) = (limits.voice_window.as_millis(), VOICE_WINDOW_MOST.as_millis());
+            return Err(ConfigError::OutOfRange {
+                key: "limits.voice_window_ms",
+                value: format!("{value} ms"),
+                range: format!("at most {most} ms"),
+            });
         }
         if limits.cache_bytes_max < CACHE_BYTES_LEAST {
             let (value, least) = (limits.cache_bytes_max as u128, CACHE_BYTES_LEAST as u128);

@@ -221,7 +221,7 @@ async fn receive(
                     silence.reset(None);
                     tasks.spawn(requests::read(connection.clone(), receiver));
                     tasks.spawn(requests::write(connection.clone(), lanes.clone(), sender, inbox));
-                    tasks.spawn(plays::send(connection.clone()));
+                    tasks.spawn(plays::send(connection.clone(), limits.voice_window));
                     tasks.spawn(messages::write(connection.clone()));
                 }
                 None => {

@@ -422,7 +422,10 @@ async fn send_frames(session: Session, mut outgoing: UnboundedReceiver<Outgoing>
         tokio::select! {
             biased;
             () = media.progress() => {}
-            Some(frame) = outgoing.recv() => media.send(frame),
+            Some(frame) = outgoing.recv() => {
+                media.send(frame);
+                media.flush();
+            }
         }
     }
 }

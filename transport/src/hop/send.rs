@@ -91,6 +91,8 @@ pub struct HopSender {
     tx_seq: u64,
     /// What left, the newest last; the last one has number `tx_seq − 1`.
     records: VecDeque<Record>,
+    /// What left in the same packets, with their numbers, the newest last.
+    riders: VecDeque<(u64, Record)>,
     allowance: Allowance,
     repaired_at: Timestamp,
     stats: SendStats,
@@ -108,6 +110,7 @@ impl Default for HopSender {
             link: Link::default(),
             tx_seq: 0,
             records: VecDeque::new(),
+            riders: VecDeque::new(),
             allowance: Allowance::default(),
             repaired_at: Timestamp::ZERO,
             stats: SendStats::default(),
@@ -238,16 +241,19 @@ impl HopSender {
             if !unpaced && self.pacer.next_send(now) > now {
                 return None;
             }
-            let entry = self.queues.pop(class)?;
+            let mut entry = self.queues.pop(class)?;
             if class == Class::Repair && !self.spend_repair(now, entry.bytes) {
                 self.pacer.on_dropped(entry.bytes);
                 continue;
             }
-            let Some((parts, record)) = self.make(now, &entry) else {
+            let Some((mut parts, record)) = self.make(now, &entry) else {
                 self.pacer.on_dropped(entry.bytes);
                 self.stats.expired += 1;
                 continue;
             };
+            if class == Class::Urgent {
+                entry.bytes += self.take_riders(now, &mut parts);
+            }
             if let (Class::Repair, Some(lane)) = (class, self.lanes.get_mut(&entry.frame.track())) {
                 lane.note_repair(entry.frame.sequence);
             }
@@ -404,6 +410,42 @@ impl HopSender {
                 Some((parts, Record { symbol: Some(0), ..record }))
             }
         }
+    }
+
+    /// Adds what else there is of sound, as far as it fits into the packet: a packet more costs more than its bytes. Gives
+    /// what the pacer counted for it.
+    fn take_riders(&mut self, now: Timestamp, parts: &mut Vec<Part>) -> usize {
+        let mut bytes = 0;
+        if self.ablation != Ablation::None {
+            return bytes;
+        }
+        let size = |parts: &[Part]| Packet::HEAD_MAX + parts.iter().map(Part::size).sum::<usize>();
+        while let Some((Class::Urgent, entry)) = self.queues.first()
+            && let Waiting::Voice { redundancy } = entry.waiting
+            && size(parts) + entry.bytes / (1 + redundancy) <= DATAGRAM_MAX
+            && parts.len() < PARTS_MAX
+        {
+            let Some(entry) = self.queues.pop(Class::Urgent) else { break };
+            let Some((more, record)) = self.make(now, &entry) else {
+                self.pacer.on_dropped(entry.bytes);
+                self.stats.expired += 1;
+                continue;
+            };
+            for (place, part) in more.into_iter().enumerate() {
+                let fits = size(parts) + part.size() <= DATAGRAM_MAX && parts.len() < PARTS_MAX;
+                debug_assert!(fits || place > 0, "there was room for the frame itself");
+                if !fits {
+                    break;
+                }
+                parts.push(part);
+            }
+            bytes += entry.bytes;
+            self.riders.push_back((self.tx_seq, record));
+            if self.riders.len() > RECORDS_MAX {
+                self.riders.pop_front();
+            }
+        }
+        bytes
     }
 
     fn depart(

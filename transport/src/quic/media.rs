@@ -165,10 +165,10 @@ impl MediaSender {
     /// Tells the peer that the frame of a reserved sequence will not come.
     pub fn give_up(&mut self, lane: u32, track: u8, sequence: u64) {
         self.session.out.hop().give_up(self.session.clock.now(), lane, track, sequence);
-        self.pump();
     }
 
-    /// Sends a frame: under the sequence that was reserved for it, or the next of its lane and track.
+    /// Takes a frame, under the sequence that was reserved for it or the next of its lane and track. It leaves with the
+    /// next [`flush`](Self::flush), together with what else was taken until then.
     pub fn send(&mut self, outgoing: Outgoing) {
         let Outgoing { lane, delivery, urgent, sequence, frame } = outgoing;
         let track = frame.header().track;
@@ -178,23 +178,21 @@ impl MediaSender {
             return;
         }
         let now = self.session.clock.now();
-        let mut hop = self.session.out.hop();
-        if hop.send_reserved(now, lane, sequence, delivery, urgent, &frame).is_err() {
+        if self.session.out.hop().send_reserved(now, lane, sequence, delivery, urgent, &frame).is_err() {
             debug_assert!(false, "an object of a frame can always be cut");
         }
-        let next = self.session.out.pump(now, &mut hop);
-        drop(hop);
-        self.timer.reset(next);
     }
 
-    /// Sends what came of a frame that is not whole, under the sequence that was reserved for it. Never of a stream that
+    /// Takes what came of a frame that is not whole, under the sequence that was reserved for it. Never of a stream that
     /// travels on QUIC streams.
     pub fn send_piece(&mut self, lane: u32, sequence: u64, urgent: bool, piece: &Piece) {
-        let now = self.session.clock.now();
-        let mut hop = self.session.out.hop();
-        hop.send_piece(now, lane, sequence, urgent, piece);
-        let next = self.session.out.pump(now, &mut hop);
-        drop(hop);
+        self.session.out.hop().send_piece(self.session.clock.now(), lane, sequence, urgent, piece);
+    }
+
+    /// Lets leave what was taken, as far as the pace allows; the rest follows with [`progress`](Self::progress).
+    pub fn flush(&mut self) {
+        let out = &self.session.out;
+        let next = out.pump(out.clock.now(), &mut out.hop());
         self.timer.reset(next);
     }
 
@@ -208,15 +206,9 @@ impl MediaSender {
                 *bytes -= left.bytes;
                 self.given_up += u64::from(!left.delivered);
             }
-            () = self.session.out.reported.notified() => self.pump(),
-            () = self.timer.expired() => self.pump(),
+            () = self.session.out.reported.notified() => self.flush(),
+            () = self.timer.expired() => self.flush(),
         }
-    }
-
-    fn pump(&mut self) {
-        let out = &self.session.out;
-        let next = out.pump(out.clock.now(), &mut out.hop());
-        self.timer.reset(next);
     }
 
     /// Forgets a lane that ended.

@@ -177,7 +177,7 @@ impl HopSender {
         let horizon = self.link.horizon();
         let newer = self.tx_seq.saturating_sub(covered.saturating_add(1)).min(self.records.len() as u64);
         let start = self.records.len() - newer as usize;
-        let recent = self.records.range(start..);
+        let recent = self.records.range(start..).chain(self.riders_from(covered.saturating_add(1)));
         recent.filter(|record| now.saturating_since(record.at) < horizon).copied().collect()
     }
 
@@ -194,18 +194,20 @@ impl HopSender {
             if record.at.saturating_since(newest.at) > feedback.hold {
                 break;
             }
-            let is_of = |listed: &IncompleteFrame| {
-                (listed.lane, listed.track, listed.sequence)
-                    == (record.frame.lane, record.frame.track, record.frame.sequence)
-            };
-            // Parity that is lost is no frame that is lost; and of a frame that began before the
-            // tail the receiver knows and tells itself.
-            if record.span == 0
-                && !frames.contains(&record.frame)
-                && !feedback.frames.iter().any(is_of)
-                && !self.began_before(feedback, record)
-            {
-                frames.push(record.frame);
+            for record in std::iter::once(record).chain(self.riders_of(tx_seq)) {
+                let is_of = |listed: &IncompleteFrame| {
+                    (listed.lane, listed.track, listed.sequence)
+                        == (record.frame.lane, record.frame.track, record.frame.sequence)
+                };
+                // Parity that is lost is no frame that is lost; and of a frame that began before the
+                // tail the receiver knows and tells itself.
+                if record.span == 0
+                    && !frames.contains(&record.frame)
+                    && !feedback.frames.iter().any(is_of)
+                    && !self.began_before(feedback, record)
+                {
+                    frames.push(record.frame);
+                }
             }
         }
         frames
@@ -218,6 +220,18 @@ impl HopSender {
             .filter(|(_, reception)| *reception != Reception::Missing)
             .filter_map(|(tx_seq, _)| self.record(tx_seq))
             .any(|record| (record.frame, record.span) == (of.frame, 0))
+    }
+
+    /// What shared packets with others, from this number on.
+    fn riders_from(&self, tx_seq: u64) -> impl Iterator<Item = &Record> {
+        let start = self.riders.partition_point(|(of, _)| *of < tx_seq);
+        self.riders.range(start..).map(|(_, record)| record)
+    }
+
+    /// What shared this packet.
+    fn riders_of(&self, tx_seq: u64) -> impl Iterator<Item = &Record> {
+        let start = self.riders.partition_point(|(of, _)| *of < tx_seq);
+        self.riders.range(start..).take_while(move |(of, _)| *of == tx_seq).map(|(_, record)| record)
     }
 
     fn record(&self, tx_seq: u64) -> Option<&Record> {
