@@ -462,6 +462,7 @@ impl Incoming {
     pub async fn accept(self) -> Result<Session, Ended> {
         let config = self.endpoint.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let window = WindowTarget::default();
+        let is_proven = self.incoming.remote_address_validated();
         let accepted = match config {
             Some(mut config) => {
                 config.transport_config(Arc::new(self.endpoint.transport("relay", &window)));
@@ -484,7 +485,8 @@ impl Incoming {
                 Some(error) if !complete => return Err(session.ended(error)),
                 _ => {}
             },
-            stream = connection.accept_bi() => {
+            // Who has not proved the address may be anybody: the handshake does it.
+            stream = connection.accept_bi(), if is_proven => {
                 session.set_early(stream.map_err(|error| session.ended(error))?);
             }
         }
