@@ -43,6 +43,12 @@ impl Call {
         self.renewals.get(&request)?.answer.clone()
     }
 
+    /// The newest token that the relay has not answered to.
+    pub(super) fn token_waiting(&self) -> Option<&Token> {
+        let waiting = self.renewals.values().rev().find(|renewal| renewal.answer.is_none());
+        waiting.map(|renewal| &renewal.token)
+    }
+
     /// Nobody waits for the answer any more.
     pub fn release_renewal(&mut self, request: u32) {
         // One that was not answered yet stays: when it is, its token is the one that holds.

@@ -160,6 +160,7 @@ async fn run(shared: &Shared, chosen: Chosen) -> End {
     tokio::select! {
         biased;
         () = over(shared) => End::Over,
+        refusal = shared.when(|call| call.setback()) => End::Lost(refusal),
         end = send_messages(shared, requests) => end,
         end = receive_answers(shared, answers) => end,
         end = receive_events(shared, events) => end,

@@ -88,6 +88,9 @@ impl Lobby {
         if let Some(refusal) = self.farewells.get(&earlier) {
             return Err(refusal.clone());
         }
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.returns_from = Some(earlier);
+        }
         let Some(Phase::Joined { room: key, .. }) =
             self.clients.get(&earlier).map(|client| client.phase.clone())
         else {

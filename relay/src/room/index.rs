@@ -52,6 +52,8 @@ pub enum Action {
         login: LoginId,
         /// Others are not told of the user, who may not publish.
         unseen: bool,
+        /// The stay that the client had before and that is over: it ends no later one, which is of another device.
+        returns_from: Option<SessionId>,
     },
     /// Leave; the session's streams end first.
     Leave {
@@ -259,7 +261,8 @@ impl MemoryIndex {
 
     fn decide(&mut self, ticket: Ticket, session: SessionId, action: Action) -> Result<(), Refusal> {
         match action {
-            Action::Join { room, user, login, unseen } => {
+            Action::Join { room, user, login, unseen, returns_from } => {
+                self.check_return(&room, &user.user, returns_from)?;
                 self.join(ticket, session, room, user, login, unseen)
             }
             Action::Leave { reason } => {
@@ -287,6 +290,16 @@ impl MemoryIndex {
             Action::SetStreamInfo { stream, info } => self.set_stream_info(ticket, session, stream, info),
             Action::SetRoomInfo { key, value } => self.set_room_info(ticket, session, key, value),
         }
+    }
+
+    /// Whether a client that comes back is still the newest of its user. Sessions are numbered in the order they began.
+    fn check_return(&self, room: &RoomKey, user: &UserId, from: Option<SessionId>) -> Result<(), Refusal> {
+        let present = self.users.get(&(room.app.clone(), user.clone()));
+        if from.zip(present).is_none_or(|(from, &present)| present <= from) {
+            return Ok(());
+        }
+        let text = format!("user {user:?} joined from elsewhere meanwhile; leave there before joining here");
+        Err(Refusal::new(Code::RepeatedLogin, text))
     }
 
     fn join(

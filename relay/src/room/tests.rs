@@ -372,7 +372,7 @@ impl World {
         let (session, action) = match *step {
             Step::Join { session, app, room, user: who, unseen } => {
                 let (room, user, login) = (key(app, room), user(who), login(session));
-                (session, Action::Join { room, user, login, unseen })
+                (session, Action::Join { room, user, login, unseen, returns_from: None })
             }
             Step::Leave { session } => (session, Action::Leave { reason: Departure::Left }),
             Step::Publish { session, stream: id } => (

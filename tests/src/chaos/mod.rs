@@ -6,7 +6,7 @@
 
 pub mod checker;
 pub mod device;
-mod relay;
+pub mod relay;
 mod verdict;
 pub mod frames;
 pub mod scenario;

@@ -143,7 +143,7 @@ impl Habits {
             rtt: Duration::from_millis(rng.random_range(10..=150)),
             delivery,
             has_pictures: rng.random_bool(0.6),
-            token: Duration::from_secs(rng.random_range(40..=90)),
+            token: Duration::from_secs(rng.random_range(25..=70)),
         }
     }
 }

@@ -78,6 +78,7 @@ pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
     let verdict_at = Timestamp::ZERO + BEGIN.max(scenario.troubles_end()) + QUIET;
     let mut steps = scenario.steps.iter().peekable();
     let mut has_spoken = false;
+    let quiet_at = verdict_at - QUIET;
     loop {
         let now = sim.clock().now();
         if now >= verdict_at {
@@ -86,6 +87,10 @@ pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
         while let Some(step) = steps.next_if(|step| now >= Timestamp::ZERO + step.at) {
             world.note(format!("== {:?}", step.act));
             world.act(now, step.act);
+        }
+        if now >= quiet_at {
+            // Who forgot to renew remembers, so that nobody is sent away just before the verdict.
+            world.seats.iter_mut().flat_map(|seat| &mut seat.devices).for_each(|device| device.renews = true);
         }
         let is_last = now + LAST >= verdict_at;
         if is_last && !std::mem::replace(&mut has_spoken, true) {
@@ -351,7 +356,7 @@ impl World {
         for who in 0..PEOPLE {
             let seat = &mut self.seats[who];
             let over: Vec<_> = seat.devices.extract_if(.., |device| device.is_over()).collect();
-            let others = seat.devices.len() + over.len() - 1;
+            let others = (seat.devices.len() + over.len()).saturating_sub(1);
             for device in over {
                 let status = device.status();
                 self.counts.frames += device.frames;
