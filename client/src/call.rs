@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{LoginId, SessionId, StreamId};
+use parlor_transport::token::Token;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
     self, AppMessage, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
@@ -112,6 +113,8 @@ pub struct Call {
     messages: VecDeque<AppMessage>,
     messages_bytes: usize,
     renewals: BTreeMap<u32, Renewal>,
+    /// The newest token that the relay has neither taken nor refused.
+    token_offered: Option<Token>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
     /// Lanes to be opened for frames, or closed (`None`).
@@ -175,6 +178,7 @@ impl Call {
             messages: VecDeque::new(),
             messages_bytes: 0,
             renewals: BTreeMap::new(),
+            token_offered: None,
             unread_renewals: BTreeSet::new(),
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -193,8 +197,8 @@ impl Call {
             user: self.request.user.clone(),
             name: self.request.name.clone(),
             login: self.login,
-            // One that is waiting to replace it is the better one.
-            token: self.token_waiting().or(self.request.token.as_ref()).cloned(),
+            // One that was to replace it is the better one.
+            token: self.token_offered.as_ref().or(self.request.token.as_ref()).cloned(),
             presence: self.request.presence,
         })
     }

@@ -155,7 +155,7 @@ impl Call {
             return false;
         }
         // With a token that the relay has not seen yet the room may be joined anew.
-        let has_expired = refusal.code == Code::TokenExpired && self.token_waiting().is_some();
+        let has_expired = refusal.code == Code::TokenExpired && self.token_offered.is_some();
         if refusal.code == Code::SessionGone || has_expired {
             self.join_again();
         } else {

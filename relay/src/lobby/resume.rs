@@ -124,6 +124,7 @@ impl Lobby {
         }
         let resumed = Resumed { request, publications: aliases, plays: plays.clone() };
         self.send(earlier, RelayMessage::Resumed(resumed));
+        self.tell_expiry_again(now, earlier);
         let from = known.filter(|(epoch, _)| *epoch == lock(&room).epoch()).map(|(_, position)| position);
         self.notify(earlier, Notice::Entered { room, view, from });
         plays.into_iter().for_each(|lane| self.begin_play(earlier, lane));

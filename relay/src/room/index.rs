@@ -213,6 +213,9 @@ pub trait Index {
     fn set_limits(&mut self, limits: &Limits);
 }
 
+/// Logins remembered that gave way to a later one of the same user: devices that join within the same second.
+const OUTLIVED_MAX: usize = 4;
+
 /// The index of a relay that stands alone.
 #[derive(Debug)]
 pub struct MemoryIndex {
@@ -239,6 +242,8 @@ struct Stay {
     room: RoomKey,
     user: UserId,
     login: LoginId,
+    /// Logins that gave way to this one, the newest last: what comes late of them does not end it.
+    outlived: Vec<LoginId>,
     unseen: bool,
     /// With the number of their tracks.
     streams: BTreeMap<StreamId, usize>,
@@ -298,8 +303,7 @@ impl MemoryIndex {
         if from.zip(present).is_none_or(|(from, &present)| present <= from) {
             return Ok(());
         }
-        let text = format!("user {user:?} joined from elsewhere meanwhile; leave there before joining here");
-        Err(Refusal::new(Code::RepeatedLogin, text))
+        Err(joined_elsewhere(user))
     }
 
     fn join(
@@ -325,6 +329,9 @@ impl MemoryIndex {
         if earlier.is_some_and(|earlier| self.stays[&earlier].login == login) {
             return Err(Refusal::from(Code::LoginRaced));
         }
+        if earlier.is_some_and(|earlier| self.stays[&earlier].outlived.contains(&login)) {
+            return Err(joined_elsewhere(&user.user));
+        }
         // The seat that the same user gives up counts as free.
         let returns_here = earlier.is_some_and(|s| self.stays[&s].room == room);
         match self.rooms.get(&room) {
@@ -349,7 +356,11 @@ impl MemoryIndex {
             }
             _ => {}
         }
+        let mut outlived = Vec::new();
         if let Some(earlier) = earlier {
+            let Stay { login, outlived: before, .. } = &self.stays[&earlier];
+            outlived = before[before.len().saturating_sub(OUTLIVED_MAX - 1)..].to_vec();
+            outlived.push(*login);
             self.end_stay(ticket, earlier, Departure::RepeatedLogin);
         }
         let epoch_next = &mut self.epoch_next;
@@ -361,7 +372,7 @@ impl MemoryIndex {
         books.users += 1;
         self.users.insert(identity, session);
         let stay =
-            Stay { room: room.clone(), user: user.user.clone(), login, unseen, streams: BTreeMap::new() };
+            Stay { room: room.clone(), user: user.user.clone(), login, outlived, unseen, streams: BTreeMap::new() };
         self.stays.insert(session, stay);
         self.commit(ticket, &room, Change::UserJoined { session, user, unseen });
         Ok(())
@@ -453,6 +464,11 @@ impl MemoryIndex {
             change,
         }));
     }
+}
+
+fn joined_elsewhere(user: &UserId) -> Refusal {
+    let text = format!("user {user:?} joined from elsewhere meanwhile; leave there before joining here");
+    Refusal::new(Code::RepeatedLogin, text)
 }
 
 impl Index for MemoryIndex {

@@ -102,6 +102,8 @@ struct Played {
     player: Player,
     frames: Frames,
     is_ignored: bool,
+    /// What was under way when its wishes changed may come first.
+    has_changed: bool,
     seen: BTreeSet<(u32, u32)>,
     last: Option<Label>,
 }
@@ -247,7 +249,7 @@ impl Device {
                 match self.room.play(&id, PlayOptions::new()) {
                     Ok(player) => {
                         let frames = player.frames();
-                        let played = Played { player, frames, is_ignored: false, seen: BTreeSet::new(), last: None };
+                        let played = Played { player, frames, is_ignored: false, has_changed: false, seen: BTreeSet::new(), last: None };
                         self.plays.insert(id, played);
                     }
                     Err(error) => self.faults.push(format!("{id} cannot be played: {error}")),
@@ -259,6 +261,7 @@ impl Device {
             let ignored = until.is_some_and(|until| tick.now < *until);
             if played.is_ignored != ignored {
                 played.is_ignored = ignored;
+                played.has_changed = true;
                 let options = PlayOptions::new();
                 played.player.update(if ignored { options.without_track(0) } else { options });
                 // What is wanted again begins anew, at a keyframe that may have come before.
@@ -301,7 +304,7 @@ impl Device {
                     Some(last) if label.number > last.number + 1 && !decodes => {
                         self.faults.push(format!("{id}: {label:?} came after {last:?}, and nothing was said of a gap"));
                     }
-                    None if !decodes => {
+                    None if !decodes && !played.has_changed => {
                         self.faults.push(format!("{id} began with {label:?}, which is no keyframe"));
                     }
                     _ => {}

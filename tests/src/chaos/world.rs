@@ -304,6 +304,8 @@ impl World {
 
     async fn tick(&mut self, now: Timestamp, period: Duration) {
         if self.relay.tick(now).await {
+            // It does not know whom the one before had put out.
+            self.seats.iter_mut().flat_map(|seat| &mut seat.devices).for_each(|device| device.barred = None);
             self.note("the relay is there again".to_owned());
         }
         for who in 0..PEOPLE {
