@@ -88,7 +88,10 @@ impl Call {
         let lifecycle = Lifecycle::requesting();
         let (video, audio) = (Meter::default(), Meter::default());
         let states = vec![TrackState::Open; request.tracks.len()];
-        self.publications.insert(lane, Publication { request, lifecycle, outbox, states, info: String::new(), video, audio });
+        self.publications.insert(
+            lane,
+            Publication { request, lifecycle, outbox, states, info: String::new(), video, audio },
+        );
         Ok(lane)
     }
 

@@ -87,7 +87,9 @@ impl Call {
             Unsettled::Unpublish(_, stream) => {
                 ClientMessage::Unpublish(Unpublish { request, stream: stream.clone() })
             }
-            Unsettled::StopPlay(_, stream) => ClientMessage::StopPlay(StopPlay { request, stream: stream.clone() }),
+            Unsettled::StopPlay(_, stream) => {
+                ClientMessage::StopPlay(StopPlay { request, stream: stream.clone() })
+            }
             Unsettled::Wishes(lane) => {
                 let play = self.plays.get(lane).filter(|play| play.status().state != PlayerState::Idle)?;
                 let (stream, wishes) = (play.stream().clone(), play.wishes.clone());

@@ -92,7 +92,9 @@ impl Lobby {
 
     /// `session` goes on with another connection: a notice may have been lost with the one before.
     pub(super) fn tell_expiry_again(&mut self, now: Timestamp, session: SessionId) {
-        let Some(token) = self.clients.get_mut(&session).and_then(|client| client.token.as_mut()) else { return };
+        let Some(token) = self.clients.get_mut(&session).and_then(|client| client.token.as_mut()) else {
+            return;
+        };
         if token.tell.is_some() || token.grants.expires().is_none() {
             return;
         }

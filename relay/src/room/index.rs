@@ -371,8 +371,14 @@ impl MemoryIndex {
         });
         books.users += 1;
         self.users.insert(identity, session);
-        let stay =
-            Stay { room: room.clone(), user: user.user.clone(), login, outlived, unseen, streams: BTreeMap::new() };
+        let stay = Stay {
+            room: room.clone(),
+            user: user.user.clone(),
+            login,
+            outlived,
+            unseen,
+            streams: BTreeMap::new(),
+        };
         self.stays.insert(session, stay);
         self.commit(ticket, &room, Change::UserJoined { session, user, unseen });
         Ok(())
@@ -436,7 +442,7 @@ impl MemoryIndex {
         let Some(stay) = self.stays.remove(&session) else {
             return;
         };
-        let Stay { room, user, streams, unseen, login: _ } = stay;
+        let Stay { room, user, streams, unseen, .. } = stay;
         for stream in streams.into_keys() {
             self.streams.remove(&(room.app.clone(), stream.clone()));
             self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });

@@ -72,7 +72,9 @@ impl Follower {
         self.view.apply(event);
         if let Some(count) = event.count() {
             let known = self.view.users.len() as u32 + 1;
-            self.check(count == known, || format!("{count} users told of where {known} are known: {event:?}"));
+            self.check(count == known, || {
+                format!("{count} users told of where {known} are known: {event:?}")
+            });
         }
     }
 
@@ -107,14 +109,18 @@ impl Follower {
     }
 
     fn user_removed(&mut self, user: &UserInfo, reason: Option<Departure>) {
-        self.check(self.view.users.contains_key(&user.user), || format!("{user:?} removed twice ({reason:?})"));
+        self.check(self.view.users.contains_key(&user.user), || {
+            format!("{user:?} removed twice ({reason:?})")
+        });
         let left = self.view.streams.values().find(|stream| stream.user == user.user).cloned();
         self.check(left.is_none(), || format!("{user:?} removed before {left:?}"));
     }
 
     fn stream_added(&mut self, stream: &StreamInfo) {
         self.check(!self.view.streams.contains_key(&stream.stream), || format!("{stream:?} added twice"));
-        self.check(self.view.users.contains_key(&stream.user), || format!("{stream:?} added before its user"));
+        self.check(self.view.users.contains_key(&stream.user), || {
+            format!("{stream:?} added before its user")
+        });
     }
 
     fn stream_removed(&mut self, stream: &StreamInfo) {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use parlor_client::publisher::{EncodedFrame, PublisherState, SendOutcome};
 use parlor_client::room::{Recipients, RoomEvent, RoomReason, RoomState, RoomStatus};
 use parlor_client::{
-    Code, Engine, Frames, PlayOptions, Player, PublishOptions, Publisher, Refusal, Room, RoomEvents, Timestamp,
+    Code, Engine, Frames, PlayOptions, Player, PublishOptions, Publisher, Refusal, Room, RoomEvents,
+    Timestamp,
 };
 use parlor_transport::sim::Host;
 
@@ -139,7 +140,15 @@ pub fn user_id(person: usize) -> String {
 
 impl Device {
     /// A device whose app has just asked to join.
-    pub fn new(person: usize, number: u32, host: Host, engine: Engine, room: Room, habits: Habits, token_expires: Timestamp) -> Self {
+    pub fn new(
+        person: usize,
+        number: u32,
+        host: Host,
+        engine: Engine,
+        room: Room,
+        habits: Habits,
+        token_expires: Timestamp,
+    ) -> Self {
         let events = room.events();
         Device {
             person,
@@ -238,7 +247,10 @@ impl Device {
     }
 
     fn play(&mut self, tick: &mut Tick<'_>) {
-        let is_stopped = |id: &str| person_of(id).is_some_and(|of| tick.wanted.stopped.get(&of).is_some_and(|until| tick.now < *until));
+        let is_stopped = |id: &str| {
+            person_of(id)
+                .is_some_and(|of| tick.wanted.stopped.get(&of).is_some_and(|until| tick.now < *until))
+        };
         self.plays.retain(|id, _| !is_stopped(id));
         if self.is_over() {
             return;
@@ -249,7 +261,14 @@ impl Device {
                 match self.room.play(&id, PlayOptions::new()) {
                     Ok(player) => {
                         let frames = player.frames();
-                        let played = Played { player, frames, is_ignored: false, has_changed: false, seen: BTreeSet::new(), last: None };
+                        let played = Played {
+                            player,
+                            frames,
+                            is_ignored: false,
+                            has_changed: false,
+                            seen: BTreeSet::new(),
+                            last: None,
+                        };
                         self.plays.insert(id, played);
                     }
                     Err(error) => self.faults.push(format!("{id} cannot be played: {error}")),
@@ -285,12 +304,18 @@ impl Device {
                         continue;
                     }
                 };
-                (tick.log)(format!("p{}#{} {id} {}/{}", self.person, self.number, label.publication, label.number));
+                (tick.log)(format!(
+                    "p{}#{} {id} {}/{}",
+                    self.person, self.number, label.publication, label.number
+                ));
                 if stream_id(label.person.into(), label.stream) != *id {
                     self.faults.push(format!("a frame of {label:?} came to the player of {id}"));
                 }
                 if self.barred.is_some_and(|barred| label.made > barred) {
-                    self.faults.push(format!("{label:?} came to somebody who had been put out at {:?}", self.barred));
+                    self.faults.push(format!(
+                        "{label:?} came to somebody who had been put out at {:?}",
+                        self.barred
+                    ));
                 }
                 if !played.seen.insert((label.publication, label.number)) {
                     self.faults.push(format!("{id}: {label:?} came twice"));
@@ -302,7 +327,9 @@ impl Device {
                         self.faults.push(format!("{id}: {label:?} came behind {last:?}"));
                     }
                     Some(last) if label.number > last.number + 1 && !decodes => {
-                        self.faults.push(format!("{id}: {label:?} came after {last:?}, and nothing was said of a gap"));
+                        self.faults.push(format!(
+                            "{id}: {label:?} came after {last:?}, and nothing was said of a gap"
+                        ));
                     }
                     None if !decodes && !played.has_changed => {
                         self.faults.push(format!("{id} began with {label:?}, which is no keyframe"));
@@ -406,7 +433,13 @@ impl Own {
             return;
         }
         self.next = now + period;
-        let label = Label { person: person as u8, stream, publication: self.publication, number: self.number, made: now };
+        let label = Label {
+            person: person as u8,
+            stream,
+            publication: self.publication,
+            number: self.number,
+            made: now,
+        };
         let keyframe = !self.has_pictures
             || self.number.is_multiple_of(4)
             || !self.publisher.take_keyframe_requests().is_empty();

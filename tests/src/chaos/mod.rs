@@ -6,10 +6,10 @@
 
 pub mod checker;
 pub mod device;
-pub mod relay;
-mod verdict;
 pub mod frames;
+pub mod relay;
 pub mod scenario;
+mod verdict;
 mod world;
 
 use std::fmt;
@@ -56,7 +56,8 @@ pub struct Counts {
 pub fn run(seed: u64) -> Outcome {
     let scenario = Scenario::new(seed);
     let simulation = Simulation::new(seed).time_max(Duration::from_secs(300));
-    let ran = catch_unwind(AssertUnwindSafe(|| simulation.run(async |sim| world::run(&sim, &scenario).await)));
+    let ran =
+        catch_unwind(AssertUnwindSafe(|| simulation.run(async |sim| world::run(&sim, &scenario).await)));
     ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of an unknown kind");

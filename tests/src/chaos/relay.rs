@@ -48,7 +48,15 @@ impl Lives {
         let host = sim.host("relay", Profile::perfect().with_rtt(Duration::ZERO));
         let key = SigningKey::from_secret(SECRET).expect("a long secret");
         let directory = Directory::new();
-        let mut lives = Lives { host, key, directory, address: String::new(), running: None, next: None, restarted: None };
+        let mut lives = Lives {
+            host,
+            key,
+            directory,
+            address: String::new(),
+            running: None,
+            next: None,
+            restarted: None,
+        };
         let begun = lives.begin().await;
         begun.expect("a relay on a new host");
         lives

@@ -197,7 +197,11 @@ impl Draw<'_> {
             0..=2 => Act::Outage { who, length: self.outage() },
             3 => {
                 let times = self.rng.random_range(2..=6);
-                Act::Flap { who, times, length: self.between(Duration::from_millis(300), Duration::from_secs(4)) }
+                Act::Flap {
+                    who,
+                    times,
+                    length: self.between(Duration::from_millis(300), Duration::from_secs(4)),
+                }
             }
             4 | 5 => {
                 let direction = if self.rng.random_bool(0.5) { Direction::Up } else { Direction::Down };
@@ -231,9 +235,13 @@ impl Act {
         match *self {
             RelayOutage { .. } | Restart { .. } | Drain { .. } => None,
             Outage { who, .. } | Flap { who, .. } | HalfOpen { who, .. } | Loss { who, .. } => Some(who),
-            Move { who } | Renumber { who } | Rebind { who } | Duplicate { who } | Forget { who } => Some(who),
+            Move { who } | Renumber { who } | Rebind { who } | Duplicate { who } | Forget { who } => {
+                Some(who)
+            }
             Kick { who, .. } | Forbid { who, .. } | RemoveStream { who } | Leave { who, .. } => Some(who),
-            Vanish { who, .. } | Screen { who } | Mute { who } | Describe { who } | Topic { who } => Some(who),
+            Vanish { who, .. } | Screen { who } | Mute { who } | Describe { who } | Topic { who } => {
+                Some(who)
+            }
             Ignore { who, .. } | Replay { who, .. } => Some(who),
         }
     }

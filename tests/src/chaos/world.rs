@@ -175,7 +175,8 @@ impl World {
                 let device = self.session_holder(now, who);
                 let user = user_id(who);
                 let kicked = async move {
-                    let code = |error: parlor_client::ModerateError| Refusal::new(error.code(), error.to_string());
+                    let code =
+                        |error: parlor_client::ModerateError| Refusal::new(error.code(), error.to_string());
                     room.kick(user).await.map_err(code)
                 };
                 self.asked.push((Asked { at: now, who, device }, slot(kicked)));
@@ -246,7 +247,8 @@ impl World {
             }
             Act::Forget { .. } => device.renews = false,
             Act::Topic { .. } => {
-                if let Ok(answer) = device.room.set_info(format!("topic-{}", topics % 5), topics.to_string()) {
+                if let Ok(answer) = device.room.set_info(format!("topic-{}", topics % 5), topics.to_string())
+                {
                     drop(answer);
                 }
             }
@@ -278,9 +280,11 @@ impl World {
         let room = self.relay.room()?;
         let is_there = room.users.iter().any(|user| user.user.as_str() == user_id(who));
         // A room that is being joined anew may hold a session that its client does not know of yet.
-        let is_settled = device.status().state == RoomState::Connected || device.cut.is_some_and(|(since, _)| now < since + Duration::from_secs(9));
+        let is_settled = device.status().state == RoomState::Connected
+            || device.cut.is_some_and(|(since, _)| now < since + Duration::from_secs(9));
         let rejoined = device.room.stats().recovery.rejoined;
-        (is_there && is_settled && rejoined == 0 && self.relay.restarted.is_none() && self.relay.is_up()).then_some(device.number)
+        (is_there && is_settled && rejoined == 0 && self.relay.restarted.is_none() && self.relay.is_up())
+            .then_some(device.number)
     }
 
     fn join(&mut self, now: Timestamp, who: usize) {
@@ -366,12 +370,18 @@ impl World {
                 let seat = &mut self.seats[who];
                 let code = status.error.as_ref().map(|error| error.code);
                 let returns = match (status.reason, code) {
-                    (RoomReason::JoinFailed, Some(code)) if code.is_retryable() => Some(Duration::from_secs(1)),
-                    (RoomReason::KickedOut, Some(Code::Kicked)) if seat.kick_asked.is_some() => Some(seat.away),
+                    (RoomReason::JoinFailed, Some(code)) if code.is_retryable() => {
+                        Some(Duration::from_secs(1))
+                    }
+                    (RoomReason::KickedOut, Some(Code::Kicked)) if seat.kick_asked.is_some() => {
+                        Some(seat.away)
+                    }
                     (RoomReason::KickedOut, Some(Code::TokenExpired)) if now >= device.token_offered() => {
                         Some(Duration::from_secs(1))
                     }
-                    (RoomReason::KickedOut, Some(Code::RepeatedLogin)) if seat.duplicated.is_some() && others > 0 => {
+                    (RoomReason::KickedOut, Some(Code::RepeatedLogin))
+                        if seat.duplicated.is_some() && others > 0 =>
+                    {
                         None
                     }
                     _ => {
@@ -396,7 +406,9 @@ impl World {
 
     /// Nobody is in the room who has been away for too long.
     fn look_for_ghosts(&mut self, now: Timestamp) {
-        let Some(room) = self.relay.room().filter(|_| self.relay_cut.is_none_or(|until| now > until)) else { return };
+        let Some(room) = self.relay.room().filter(|_| self.relay_cut.is_none_or(|until| now > until)) else {
+            return;
+        };
         let mut ghosts = Vec::new();
         for (who, seat) in self.seats.iter().enumerate() {
             let cut = |device: &Device| device.cut.filter(|(_, until)| now < *until).map(|(since, _)| since);
