@@ -249,6 +249,8 @@ impl Call {
         match self.phase {
             Phase::Over => {}
             Phase::Connecting => self.end(RoomStatus::new(RoomReason::Left)),
+            // Nobody has to be waited for on the way back to a room that is not wanted any more.
+            Phase::Greeted if self.recovery.is_some() => self.end(RoomStatus::new(RoomReason::Left)),
             Phase::Greeted | Phase::Welcome if self.leaving.is_some() => {}
             Phase::Greeted | Phase::Welcome => {
                 let request = self.next_request();

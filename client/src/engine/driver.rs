@@ -109,9 +109,14 @@ async fn over(shared: &Shared) {
 async fn keep_time(shared: &Shared) {
     let mut timer = shared.clock.timer();
     loop {
-        timer.reset(shared.look(|_, call| call.poll_timeout()));
-        timer.expired().await;
-        shared.act(|now, call| call.handle_timeout(now));
+        let due = shared.look(|_, call| call.poll_timeout());
+        timer.reset(due);
+        tokio::select! {
+            biased;
+            () = timer.expired() => shared.act(|now, call| call.handle_timeout(now)),
+            // A leave, say, is due sooner than what was waited for.
+            () = shared.when(|call| (call.poll_timeout() != due).then_some(())) => {}
+        }
     }
 }
 

@@ -72,7 +72,9 @@ impl Follower {
         self.view.apply(event);
         if let Some(count) = event.count() {
             let known = self.view.users.len() as u32 + 1;
-            self.check(count == known, || {
+            // Who was put out, or lost the relay, may hear of others' end before it hears of its own.
+            let is_out = matches!(event, RoomEvent::UserRemoved { .. }) && count + 1 == known;
+            self.check(count == known || is_out, || {
                 format!("{count} users told of where {known} are known: {event:?}")
             });
         }

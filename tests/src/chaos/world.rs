@@ -376,7 +376,10 @@ impl World {
                     (RoomReason::KickedOut, Some(Code::Kicked)) if seat.kick_asked.is_some() => {
                         Some(seat.away)
                     }
-                    (RoomReason::KickedOut, Some(Code::TokenExpired)) if now >= device.token_offered() => {
+                    // Tokens are dated in whole seconds.
+                    (RoomReason::KickedOut, Some(Code::TokenExpired))
+                        if now + Duration::from_secs(1) >= device.token_offered() =>
+                    {
                         Some(Duration::from_secs(1))
                     }
                     (RoomReason::KickedOut, Some(Code::RepeatedLogin))
@@ -406,7 +409,10 @@ impl World {
 
     /// Nobody is in the room who has been away for too long.
     fn look_for_ghosts(&mut self, now: Timestamp) {
-        let Some(room) = self.relay.room().filter(|_| self.relay_cut.is_none_or(|until| now > until)) else {
+        let is_up = self.relay.is_up();
+        let Some(room) =
+            self.relay.room().filter(|_| is_up && self.relay_cut.is_none_or(|until| now > until))
+        else {
             return;
         };
         let mut ghosts = Vec::new();
