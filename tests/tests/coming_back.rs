@@ -93,7 +93,10 @@ impl Call {
                     }
                 }
                 let events = std::iter::from_fn(|| seat.events.try_next());
-                self.heard.extend(events.filter(|event| !matches!(event, RoomEvent::State(_))));
+                // What becomes of their own connection is everybody's own business.
+                let is_of_others =
+                    |event: &RoomEvent| !matches!(event, RoomEvent::State(_) | RoomEvent::Recovered { .. });
+                self.heard.extend(events.filter(is_of_others));
             }
             self.number += 1;
             self.sim.clock().sleep(FRAME).await;

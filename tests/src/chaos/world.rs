@@ -337,7 +337,7 @@ impl World {
         faults.into_iter().for_each(|fault| self.fault(fault));
         self.hear_moderator(now);
         self.bury(now);
-        if now.as_micros() % 1_000_000 == 0 {
+        if now.as_micros().is_multiple_of(1_000_000) {
             self.look_for_ghosts(now);
         }
     }
