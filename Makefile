@@ -17,10 +17,13 @@ SECONDS ?= 15
 # make fuzz
 SECS ?= 60
 TARGET ?=
+# make chaos
+SEEDS ?= 1..200
+VERBOSE ?=
 
 export CLIP
 
-.PHONY: help setup setup-check demo test lint check bench fuzz faults
+.PHONY: help setup setup-check demo test lint check bench fuzz faults chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -60,3 +63,6 @@ fuzz: setup ## fuzz every wire decoder (SECS=60 each, TARGET=one of tests/corpus
 
 faults: setup ## plant the faults of tests/faults, and expect their tests to turn red
 	scripts/faults.sh
+
+chaos: setup ## calls of ten to whom everything happens, in virtual time (SEEDS=1..200 or 17, VERBOSE=1)
+	$(CARGO) run $(LOCKED) -p parlor-tests --bin chaos -- $(SEEDS) $(if $(VERBOSE),--verbose)

@@ -3,7 +3,7 @@
 //!
 //! A machine: messages, frames and the time go in; messages, frames and changes come out. Connections and
 //! tasks are `engine`'s business. Publishing is in `publications`, playing in `plays`, renewing in `tokens`,
-//! messages in `messages`, and what else ends with one answer in `asked`.
+//! messages in `messages`, what else ends with one answer in `asked`, and what nobody waits for in `unsettled`.
 
 mod asked;
 mod extras;
@@ -15,12 +15,14 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{LoginId, SessionId, StreamId};
+use parlor_transport::token::Token;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
     self, AppMessage, ClientMessage, Delivery, Hello, Join, Leave, RelayMessage, RoomMessage,
@@ -39,6 +41,7 @@ pub use publications::{OutgoingFrame, Publication};
 use recovery::{Credentials, Recovery};
 pub use recovery::{RecoveryStats, Rung};
 use tokens::Renewal;
+use unsettled::Unsettled;
 
 /// Messages that wait to be sent. Requests beyond are refused; that many only wait while there is no
 /// connection or the relay does not read.
@@ -92,16 +95,26 @@ pub struct Call {
     credentials: Option<Credentials>,
     recovery: Option<Recovery>,
     recovery_stats: RecoveryStats,
+    /// The relay does not let us in again for now; another connection may be luckier.
+    setback: Option<Refusal>,
+    /// The room's life, as the relay named it at the last join.
+    epoch: u64,
     next_request: u32,
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
     plays: BTreeMap<u32, Play>,
     /// Requests that end with one answer.
     asked: BTreeMap<u32, Asked>,
+    /// Requests that are made again on another connection, until they are answered.
+    unsettled: BTreeMap<u32, Unsettled>,
+    /// Infos of publications (by lane) on their way, which hold once the relay says so.
+    infos: BTreeMap<u32, (u32, String)>,
     /// Messages to other users that wait to be sent, and the bytes in them.
     messages: VecDeque<AppMessage>,
     messages_bytes: usize,
     renewals: BTreeMap<u32, Renewal>,
+    /// The newest token that the relay has neither taken nor refused.
+    token_offered: Option<Token>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
     /// Lanes to be opened for frames, or closed (`None`).
@@ -153,14 +166,19 @@ impl Call {
             credentials: None,
             recovery: None,
             recovery_stats: RecoveryStats::default(),
+            setback: None,
+            epoch: 0,
             next_request: JOIN + 1,
             outgoing: [hello].into(),
             publications: BTreeMap::new(),
             plays: BTreeMap::new(),
             asked: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            infos: BTreeMap::new(),
             messages: VecDeque::new(),
             messages_bytes: 0,
             renewals: BTreeMap::new(),
+            token_offered: None,
             unread_renewals: BTreeSet::new(),
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -179,7 +197,8 @@ impl Call {
             user: self.request.user.clone(),
             name: self.request.name.clone(),
             login: self.login,
-            token: self.request.token.clone(),
+            // One that was to replace it is the better one.
+            token: self.token_offered.as_ref().or(self.request.token.as_ref()).cloned(),
             presence: self.request.presence,
         })
     }
@@ -230,6 +249,8 @@ impl Call {
         match self.phase {
             Phase::Over => {}
             Phase::Connecting => self.end(RoomStatus::new(RoomReason::Left)),
+            // Nobody has to be waited for on the way back to a room that is not wanted any more.
+            Phase::Greeted if self.recovery.is_some() => self.end(RoomStatus::new(RoomReason::Left)),
             Phase::Greeted | Phase::Welcome if self.leaving.is_some() => {}
             Phase::Greeted | Phase::Welcome => {
                 let request = self.next_request();
@@ -295,6 +316,7 @@ impl Call {
                     return Err(violation("a join that was not asked for"));
                 }
                 self.credentials = Some(Credentials { session: self.greeted, secret: joined.secret });
+                self.epoch = joined.epoch;
                 match self.recovery {
                     Some(_) => self.handle_rejoined(now),
                     None => self.handle_joined(now),
@@ -304,7 +326,9 @@ impl Call {
             RelayMessage::Done(done) => {
                 if self.leaving == Some(done.request) {
                     self.end(RoomStatus::new(RoomReason::Left));
-                } else if !self.handle_answer(done.request, Ok(())) {
+                } else if !self.handle_settled(done.request, &Ok(()))
+                    && !self.handle_answer(done.request, Ok(()))
+                {
                     self.handle_renewal(done.request, Ok(()));
                 }
             }
@@ -334,8 +358,13 @@ impl Call {
         if self.handle_resume_refused(request, &refusal) {
             return;
         }
-        if request == JOIN {
+        if request == JOIN && self.recovery.is_some() && self.comes_back_from(refusal.code) {
+            self.setback = Some(refusal);
+            self.changed = true;
+        } else if request == JOIN {
             self.handle_end(refusal);
+        } else if self.handle_settled(request, &Err(refusal.clone())) {
+            // Then there is nothing to be ended or told any more.
         } else if self.leaving == Some(request) {
             self.end(RoomStatus::failed(RoomReason::LeaveFailed, refusal));
         } else if self.publications.contains_key(&request) {
@@ -399,6 +428,8 @@ impl Call {
         self.phase = Phase::Over;
         self.deadline = None;
         self.outgoing.clear();
+        self.unsettled.clear();
+        self.infos.clear();
         self.end_publications(&error);
         self.end_plays(&error);
         self.end_renewals(&error);
@@ -473,7 +504,7 @@ impl Call {
 
     fn is_full(&self) -> bool {
         let held = self.recovery.as_ref().map_or(0, |recovery| recovery.held.len());
-        self.outgoing.len() + held >= OUTGOING_MAX
+        self.outgoing.len() + held + self.unsettled.len() >= OUTGOING_MAX
     }
 
     /// Whether the room is joined.
@@ -488,7 +519,7 @@ impl Call {
         self.outgoing.len() < before
     }
 
-    /// The stream of a message that is about one, for taking it back.
+    /// Whether a message is about a play, for taking it back.
     fn is_about(message: &ClientMessage, lane: u32, stream: &StreamId) -> bool {
         match message {
             ClientMessage::RequestKeyframe(request) => request.lane == lane,

@@ -65,6 +65,13 @@ impl Call {
         if let Err(refusal) = &answer {
             tracing::debug!(request, %refusal, "refused");
         }
+        // What the relay took is told again should the stream have to be published anew.
+        if let Some((lane, info)) = self.infos.remove(&request)
+            && answer.is_ok()
+            && let Some(publication) = self.publications.get_mut(&lane)
+        {
+            publication.info = info;
+        }
         asked.answer = Some(answer);
         if asked.released {
             self.asked.remove(&request);

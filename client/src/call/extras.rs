@@ -4,10 +4,11 @@ use std::mem;
 
 use parlor_transport::wire::control::{
     ClientMessage, ROOM_INFO_KEY_MAX, ROOM_INFO_VALUE_MAX, STREAM_INFO_MAX, SetRoomInfo, SetStreamInfo,
-    SetTrackState, TrackState,
+    TrackState,
 };
 
 use super::Call;
+use super::unsettled::Unsettled;
 use crate::error::InfoError;
 use crate::publisher::PublisherState;
 
@@ -30,10 +31,7 @@ impl Call {
         self.take_back(|message| {
             matches!(message, ClientMessage::SetTrackState(set) if set.stream == stream && set.track == track)
         });
-        // Its answer matters to nobody: it is refused only if the publication was.
-        let request = self.next_request();
-        let set = SetTrackState { request, stream, track, state };
-        self.push(ClientMessage::SetTrackState(set));
+        self.settle(Unsettled::State(lane, track));
     }
 
     /// Attaches info to a stream that is published here; gives the request's number.
@@ -47,8 +45,11 @@ impl Call {
         let publication = self.publications.get(&lane);
         let live = publication.filter(|publication| publication.status().state != PublisherState::Idle);
         let stream = live.ok_or(InfoError::NotPublishing)?.request().stream.clone();
+        let text = info.clone();
         let set = |request| ClientMessage::SetStreamInfo(SetStreamInfo { request, stream, info });
-        Ok(self.ask(set)?)
+        let request = self.ask(set)?;
+        self.infos.insert(request, (lane, text));
+        Ok(request)
     }
 
     /// Attaches info to the room; gives the request's number.

@@ -1,15 +1,19 @@
 //! The part of a [`Call`] that plays: requests, states, and frames that came.
 
+use std::collections::BTreeMap;
+
 use parlor_transport::error::Refusal;
 use parlor_transport::hop::Received;
-use parlor_transport::id::StreamId;
+use parlor_transport::id::{StreamAlias, StreamId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    ClientMessage, Delivery, Departure, Play as PlayMessage, PlayStarted, RequestKeyframe, StopPlay,
-    TrackKind, TrackWish, UpdatePlay,
+    ClientMessage, Delivery, Departure, Play as PlayMessage, PlayStarted, RequestKeyframe, TrackKind,
+    TrackWish,
 };
+use parlor_transport::wire::frame::FrameHeader;
 
 use super::Call;
+use super::unsettled::Unsettled;
 use crate::error::PlayError;
 use crate::player::inbox::{Inbox, Limits};
 use crate::player::{Lifecycle, PlayedStream, PlayerState, PlayerStatus, ReceivedFrame};
@@ -19,12 +23,39 @@ use crate::stats::{Meter, PlayerStats};
 #[derive(Debug)]
 pub struct Play {
     stream: StreamId,
-    wishes: Vec<TrackWish>,
+    pub(super) wishes: Vec<TrackWish>,
     lifecycle: Lifecycle,
     inbox: Inbox,
+    given: Given,
     stats: PlayerStats,
     video: Meter,
     audio: Meter,
+}
+
+/// How far the frames of a publication have come. A relay that goes on with a player on another connection begins at
+/// the newest keyframe, which the app may have had, with frames behind it.
+#[derive(Debug, Default)]
+struct Given {
+    /// Which publication: the room's life and the stream's alias in it.
+    of: Option<(u64, StreamAlias)>,
+    /// The number of the next frame, by track and spatial layer: no more than frame headers can name.
+    next: BTreeMap<(u8, u8), u64>,
+}
+
+impl Given {
+    /// Whether the frame was not given before.
+    fn is_next(&mut self, epoch: u64, header: &FrameHeader) -> bool {
+        let of = Some((epoch, header.alias));
+        if self.of != of {
+            *self = Given { of, next: BTreeMap::new() };
+        }
+        let next = self.next.entry((header.track, header.spatial)).or_default();
+        let is_next = header.number >= *next;
+        if is_next {
+            *next = header.number.saturating_add(1);
+        }
+        is_next
+    }
 }
 
 impl Play {
@@ -75,6 +106,7 @@ impl Call {
             wishes: wishes.to_vec(),
             lifecycle: Lifecycle::requesting(),
             inbox: Inbox::new(Limits::default()),
+            given: Given::default(),
             stats: PlayerStats::default(),
             video: Meter::default(),
             audio: Meter::default(),
@@ -88,6 +120,8 @@ impl Call {
         let is_live = |play: &&mut Play| play.status().state != PlayerState::Idle;
         let Some(play) = self.plays.get_mut(&lane).filter(is_live) else { return };
         play.wishes = wishes.to_vec();
+        // What is wanted again begins anew, at a keyframe that the app may have had.
+        play.given = Given::default();
         let (stream, wishes) = (play.stream.clone(), wishes.to_vec());
         for waiting in &mut self.outgoing {
             if let ClientMessage::Play(play) = waiting
@@ -99,8 +133,7 @@ impl Call {
         }
         // The newest wishes count.
         self.take_back(|message| matches!(message, ClientMessage::UpdatePlay(u) if u.stream == stream));
-        let request = self.next_request();
-        self.push(ClientMessage::UpdatePlay(UpdatePlay { request, stream, wishes }));
+        self.settle(Unsettled::Wishes(lane));
     }
 
     /// Stops playing. Idempotent.
@@ -116,8 +149,7 @@ impl Call {
         if self.take_back(|message| matches!(message, ClientMessage::Play(play) if play.request == lane)) {
             self.lanes.remove(&lane);
         } else {
-            let request = self.next_request();
-            self.push(ClientMessage::StopPlay(StopPlay { request, stream }));
+            self.settle(Unsettled::StopPlay(lane, stream));
             self.lanes.insert(lane, None);
         }
         self.touch(lane);
@@ -149,6 +181,9 @@ impl Call {
     pub fn handle_frame(&mut self, now: Timestamp, received: Received) {
         let Some(play) = self.plays.get_mut(&received.lane) else { return };
         let header = received.frame.header().clone();
+        if !play.given.is_next(self.epoch, &header) {
+            return;
+        }
         let captured = self.clock.from_relay(now, header.captured).unwrap_or(received.arrived);
         let payload = received.frame.payload();
         let (missed, arrived) = (received.missed, received.arrived);

@@ -4,11 +4,12 @@ use parlor_transport::error::Refusal;
 use parlor_transport::id::StreamAlias;
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    ClientMessage, Delivery, KeyframeWanted, Publish, Published, TrackKind, TrackState, Unpublish,
+    ClientMessage, Delivery, KeyframeWanted, Publish, Published, TrackKind, TrackState,
 };
 use parlor_transport::wire::frame::Frame;
 
 use super::Call;
+use super::unsettled::Unsettled;
 use crate::error::PublishError;
 use crate::options::PublishRequest;
 use crate::publisher::outbox::{Limits, Outbox};
@@ -25,6 +26,8 @@ pub struct Publication {
     pub(super) outbox: Outbox,
     /// What others are told of each track.
     pub(super) states: Vec<TrackState>,
+    /// What the relay took as its info.
+    pub(super) info: String,
     video: Meter,
     audio: Meter,
 }
@@ -85,7 +88,10 @@ impl Call {
         let lifecycle = Lifecycle::requesting();
         let (video, audio) = (Meter::default(), Meter::default());
         let states = vec![TrackState::Open; request.tracks.len()];
-        self.publications.insert(lane, Publication { request, lifecycle, outbox, states, video, audio });
+        self.publications.insert(
+            lane,
+            Publication { request, lifecycle, outbox, states, info: String::new(), video, audio },
+        );
         Ok(lane)
     }
 
@@ -99,8 +105,7 @@ impl Call {
         publication.outbox.close();
         let stream = publication.request.stream.clone();
         if !self.take_back(|message| matches!(message, ClientMessage::Publish(p) if p.request == lane)) {
-            let request = self.next_request();
-            self.push(ClientMessage::Unpublish(Unpublish { request, stream }));
+            self.settle(Unsettled::Unpublish(lane, stream));
             self.lanes.insert(lane, None);
         }
         self.touch(lane);
@@ -248,8 +253,11 @@ impl Call {
             publication.status().state != PublisherState::Idle && !known.contains(lane)
         });
         let messages: Vec<_> =
-            lost.map(|(&lane, publication)| publish_message(lane, &publication.request)).collect();
-        self.outgoing.extend(messages);
+            lost.map(|(&lane, publication)| (lane, publish_message(lane, &publication.request))).collect();
+        for (lane, message) in messages {
+            self.outgoing.push_back(message);
+            self.tell_again(lane);
+        }
     }
 
     pub(super) fn end_publications(&mut self, error: &Refusal) {

@@ -99,6 +99,7 @@ impl Call {
     /// The first flight of another connection.
     fn begin_again(&mut self, error: Refusal) {
         self.phase = Phase::Connecting;
+        self.setback = None;
         self.login = next_login(self.login);
         self.outgoing.clear();
         self.outgoing.push_back(self.hello.clone());
@@ -106,6 +107,7 @@ impl Call {
         if self.recovery.as_ref().is_none_or(|recovery| recovery.tries <= 1) {
             self.end_renewals(&error);
             self.end_what_was_asked(&error);
+            self.infos.clear();
         }
         self.pause_publications(&error);
         self.pause_plays();
@@ -126,10 +128,10 @@ impl Call {
     fn join_again(&mut self) {
         let join = self.join_message();
         self.outgoing.push_back(join);
+        // What was stopped is not there any more, and what is there is told anew.
+        self.unsettled.clear();
         if let Some(recovery) = &mut self.recovery {
             recovery.joining = true;
-            // What was stopped is not there any more.
-            recovery.held.retain(|message| !is_of_session(message));
         }
     }
 
@@ -141,8 +143,7 @@ impl Call {
             message,
             ClientMessage::Publish(_) | ClientMessage::Play(_) | ClientMessage::ProbeClock(_)
         );
-        let is_void = matches!(message, ClientMessage::RequestKeyframe(_))
-            || recovery.joining && is_of_session(&message);
+        let is_void = matches!(message, ClientMessage::RequestKeyframe(_));
         if !is_asked_again && !is_void && recovery.held.len() < HELD_MAX {
             recovery.held.push(message);
         }
@@ -153,12 +154,19 @@ impl Call {
         if request != RESUME || self.recovery.is_none() {
             return false;
         }
-        if refusal.code == Code::SessionGone {
+        // With a token that the relay has not seen yet the room may be joined anew.
+        let has_expired = refusal.code == Code::TokenExpired && self.token_offered.is_some();
+        if refusal.code == Code::SessionGone || has_expired {
             self.join_again();
         } else {
             self.handle_end(refusal.clone());
         }
         true
+    }
+
+    /// Why the relay does not let us in on this connection, if that may pass: it is to be given up.
+    pub fn setback(&self) -> Option<Refusal> {
+        self.setback.clone()
     }
 
     /// The session goes on.
@@ -180,11 +188,13 @@ impl Call {
     pub(super) fn handle_rejoined(&mut self, now: Timestamp) {
         if let Some(recovery) = self.recovery.take() {
             if self.status.reason == RoomReason::Joining {
+                self.unsettled.clear();
                 self.publish_again(&[]);
                 self.play_again(&[]);
                 self.outgoing.extend(recovery.held);
                 return self.handle_joined(now);
             }
+            self.unsettled.clear();
             self.have_again(now, Rung::Rejoined, &recovery, &[], &[]);
             self.outgoing.extend(recovery.held);
         }
@@ -200,6 +210,8 @@ impl Call {
         plays: &[u32],
     ) {
         self.deadline = None;
+        // First what ends, as a stream or play of the same name may begin anew.
+        self.settle_again(publications, plays);
         self.publish_again(publications);
         self.play_again(plays);
         self.set_status(RoomStatus::new(RoomReason::Reconnected));
@@ -231,11 +243,6 @@ impl Call {
         let [high, low, ..] = self.login.0;
         longest.mul_f64(f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX))
     }
-}
-
-/// What only makes sense while the session is the same: it ends or changes what the session has.
-fn is_of_session(message: &ClientMessage) -> bool {
-    matches!(message, ClientMessage::Unpublish(_) | ClientMessage::StopPlay(_) | ClientMessage::UpdatePlay(_))
 }
 
 /// Another login than `login`, which nobody else has either: it is random, and so is what follows from it.

@@ -34,6 +34,7 @@ impl Call {
         }
         let request = self.next_request();
         self.push(ClientMessage::RenewToken(RenewToken { request, token: token.clone() }));
+        self.token_offered = Some(token.clone());
         self.renewals.insert(request, Renewal { token, answer: None });
         Ok(request)
     }
@@ -55,6 +56,11 @@ impl Call {
     /// True if `request` was a renewal.
     pub(super) fn handle_renewal(&mut self, request: u32, answer: Result<(), Refusal>) -> bool {
         let Some(renewal) = self.renewals.get_mut(&request) else { return false };
+        // One that was lost with its connection is still good for joining anew.
+        let is_settled = answer.as_ref().err().is_none_or(|refusal| !refusal.code.is_retryable());
+        if is_settled && self.token_offered.as_ref() == Some(&renewal.token) {
+            self.token_offered = None;
+        }
         if answer.is_ok() {
             self.request.token = Some(renewal.token.clone());
             self.feed.clear_token_expiry();

@@ -109,9 +109,14 @@ async fn over(shared: &Shared) {
 async fn keep_time(shared: &Shared) {
     let mut timer = shared.clock.timer();
     loop {
-        timer.reset(shared.look(|_, call| call.poll_timeout()));
-        timer.expired().await;
-        shared.act(|now, call| call.handle_timeout(now));
+        let due = shared.look(|_, call| call.poll_timeout());
+        timer.reset(due);
+        tokio::select! {
+            biased;
+            () = timer.expired() => shared.act(|now, call| call.handle_timeout(now)),
+            // A leave, say, is due sooner than what was waited for.
+            () = shared.when(|call| (call.poll_timeout() != due).then_some(())) => {}
+        }
     }
 }
 
@@ -160,6 +165,7 @@ async fn run(shared: &Shared, chosen: Chosen) -> End {
     tokio::select! {
         biased;
         () = over(shared) => End::Over,
+        refusal = shared.when(|call| call.setback()) => End::Lost(refusal),
         end = send_messages(shared, requests) => end,
         end = receive_answers(shared, answers) => end,
         end = receive_events(shared, events) => end,

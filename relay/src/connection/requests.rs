@@ -18,8 +18,14 @@ use crate::lobby::Notice;
 use crate::lock;
 use crate::server::Mail;
 
-/// Reads requests until the client stops or breaks a rule.
+/// Reads requests until the client stops or breaks a rule. Their QUIC stream is there until the connection ends: a
+/// client that finds it gone could not tell that from a fault, should the reason come later.
 pub(super) async fn read(connection: Arc<Connection>, mut receiver: MessageReceiver) {
+    read_all(&connection, &mut receiver).await;
+    connection.session.closed().await;
+}
+
+async fn read_all(connection: &Connection, receiver: &mut MessageReceiver) {
     let clock = connection.hub.clock();
     let mut unjoined = clock.timer();
     loop {

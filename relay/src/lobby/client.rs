@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parlor_transport::id::{StreamId, UserId};
+use parlor_transport::id::{SessionId, StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Presence, TrackWish};
 
@@ -30,6 +30,8 @@ pub(super) struct Client {
     pub(super) parked: Option<Parked>,
     /// Which attempt to resume it succeeded last.
     pub(super) resumed_by: Option<Attempt>,
+    /// The session that its client had before, which is gone.
+    pub(super) returns_from: Option<SessionId>,
     /// It may publish nothing as long as it is in the room.
     pub(super) is_banned: bool,
 }
@@ -71,6 +73,7 @@ impl Client {
             token: None,
             parked: None,
             resumed_by: None,
+            returns_from: None,
             is_banned: false,
         }
     }

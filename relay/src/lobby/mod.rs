@@ -326,7 +326,8 @@ impl Lobby {
         }
         self.hold_token(now, date, session, grants);
         let Presence { unseen, .. } = presence;
-        let action = Action::Join { room: key, user: UserInfo { user, name }, login, unseen };
+        let returns_from = self.clients.get(&session).and_then(|client| client.returns_from);
+        let action = Action::Join { room: key, user: UserInfo { user, name }, login, unseen, returns_from };
         self.propose(now, session, action, Some((request, Asked::Join)));
     }
 

@@ -88,6 +88,9 @@ impl Lobby {
         if let Some(refusal) = self.farewells.get(&earlier) {
             return Err(refusal.clone());
         }
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.returns_from = Some(earlier);
+        }
         let Some(Phase::Joined { room: key, .. }) =
             self.clients.get(&earlier).map(|client| client.phase.clone())
         else {
@@ -121,6 +124,7 @@ impl Lobby {
         }
         let resumed = Resumed { request, publications: aliases, plays: plays.clone() };
         self.send(earlier, RelayMessage::Resumed(resumed));
+        self.tell_expiry_again(now, earlier);
         let from = known.filter(|(epoch, _)| *epoch == lock(&room).epoch()).map(|(_, position)| position);
         self.notify(earlier, Notice::Entered { room, view, from });
         plays.into_iter().for_each(|lane| self.begin_play(earlier, lane));

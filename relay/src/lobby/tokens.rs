@@ -90,6 +90,21 @@ impl Lobby {
         self.deadlines.extend(due.map(|due| (due, session)));
     }
 
+    /// `session` goes on with another connection: a notice may have been lost with the one before.
+    pub(super) fn tell_expiry_again(&mut self, now: Timestamp, session: SessionId) {
+        let Some(token) = self.clients.get_mut(&session).and_then(|client| client.token.as_mut()) else {
+            return;
+        };
+        if token.tell.is_some() || token.grants.expires().is_none() {
+            return;
+        }
+        token.tell = Some(UnixTime::from_secs(0));
+        if let Some(due) = token.due.replace(now) {
+            self.deadlines.remove(&(due, session));
+        }
+        self.deadlines.insert((now, session));
+    }
+
     /// `session` is in no room any more.
     pub(super) fn release_token(&mut self, session: SessionId) {
         let token = self.clients.get_mut(&session).and_then(|client| client.token.take());

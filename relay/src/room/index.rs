@@ -52,6 +52,8 @@ pub enum Action {
         login: LoginId,
         /// Others are not told of the user, who may not publish.
         unseen: bool,
+        /// The stay that the client had before and that is over: it ends no later one, which is of another device.
+        returns_from: Option<SessionId>,
     },
     /// Leave; the session's streams end first.
     Leave {
@@ -211,6 +213,9 @@ pub trait Index {
     fn set_limits(&mut self, limits: &Limits);
 }
 
+/// Logins remembered that gave way to a later one of the same user: devices that join within the same second.
+const OUTLIVED_MAX: usize = 4;
+
 /// The index of a relay that stands alone.
 #[derive(Debug)]
 pub struct MemoryIndex {
@@ -237,6 +242,8 @@ struct Stay {
     room: RoomKey,
     user: UserId,
     login: LoginId,
+    /// Logins that gave way to this one, the newest last: what comes late of them does not end it.
+    outlived: Vec<LoginId>,
     unseen: bool,
     /// With the number of their tracks.
     streams: BTreeMap<StreamId, usize>,
@@ -259,7 +266,8 @@ impl MemoryIndex {
 
     fn decide(&mut self, ticket: Ticket, session: SessionId, action: Action) -> Result<(), Refusal> {
         match action {
-            Action::Join { room, user, login, unseen } => {
+            Action::Join { room, user, login, unseen, returns_from } => {
+                self.check_return(&room, &user.user, returns_from)?;
                 self.join(ticket, session, room, user, login, unseen)
             }
             Action::Leave { reason } => {
@@ -289,6 +297,15 @@ impl MemoryIndex {
         }
     }
 
+    /// Whether a client that comes back is still the newest of its user. Sessions are numbered in the order they began.
+    fn check_return(&self, room: &RoomKey, user: &UserId, from: Option<SessionId>) -> Result<(), Refusal> {
+        let present = self.users.get(&(room.app.clone(), user.clone()));
+        if from.zip(present).is_none_or(|(from, &present)| present <= from) {
+            return Ok(());
+        }
+        Err(joined_elsewhere(user))
+    }
+
     fn join(
         &mut self,
         ticket: Ticket,
@@ -311,6 +328,9 @@ impl MemoryIndex {
         let earlier = self.users.get(&identity).copied();
         if earlier.is_some_and(|earlier| self.stays[&earlier].login == login) {
             return Err(Refusal::from(Code::LoginRaced));
+        }
+        if earlier.is_some_and(|earlier| self.stays[&earlier].outlived.contains(&login)) {
+            return Err(joined_elsewhere(&user.user));
         }
         // The seat that the same user gives up counts as free.
         let returns_here = earlier.is_some_and(|s| self.stays[&s].room == room);
@@ -336,7 +356,11 @@ impl MemoryIndex {
             }
             _ => {}
         }
+        let mut outlived = Vec::new();
         if let Some(earlier) = earlier {
+            let Stay { login, outlived: before, .. } = &self.stays[&earlier];
+            outlived = before[before.len().saturating_sub(OUTLIVED_MAX - 1)..].to_vec();
+            outlived.push(*login);
             self.end_stay(ticket, earlier, Departure::RepeatedLogin);
         }
         let epoch_next = &mut self.epoch_next;
@@ -347,8 +371,14 @@ impl MemoryIndex {
         });
         books.users += 1;
         self.users.insert(identity, session);
-        let stay =
-            Stay { room: room.clone(), user: user.user.clone(), login, unseen, streams: BTreeMap::new() };
+        let stay = Stay {
+            room: room.clone(),
+            user: user.user.clone(),
+            login,
+            outlived,
+            unseen,
+            streams: BTreeMap::new(),
+        };
         self.stays.insert(session, stay);
         self.commit(ticket, &room, Change::UserJoined { session, user, unseen });
         Ok(())
@@ -412,7 +442,7 @@ impl MemoryIndex {
         let Some(stay) = self.stays.remove(&session) else {
             return;
         };
-        let Stay { room, user, streams, unseen, login: _ } = stay;
+        let Stay { room, user, streams, unseen, .. } = stay;
         for stream in streams.into_keys() {
             self.streams.remove(&(room.app.clone(), stream.clone()));
             self.commit(ticket, &room, Change::StreamRemoved { session, stream, reason });
@@ -440,6 +470,11 @@ impl MemoryIndex {
             change,
         }));
     }
+}
+
+fn joined_elsewhere(user: &UserId) -> Refusal {
+    let text = format!("user {user:?} joined from elsewhere meanwhile; leave there before joining here");
+    Refusal::new(Code::RepeatedLogin, text)
 }
 
 impl Index for MemoryIndex {

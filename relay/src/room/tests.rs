@@ -117,6 +117,8 @@ fn tracks() -> Vec<TrackInfo> {
 struct Model {
     stays: Vec<(u64, u8, u8, u8)>,
     unseen: BTreeSet<u64>,
+    /// Logins that gave way to a stay, the last four.
+    outlived: BTreeMap<u64, Vec<LoginId>>,
     streams: Vec<(u8, u8, u64)>,
 }
 
@@ -132,6 +134,15 @@ impl Model {
                 if same_user.is_some_and(|stay| login(stay.0) == login(session)) {
                     return Err(Code::LoginRaced);
                 }
+                let mut outlived = Vec::new();
+                if let Some(stay) = same_user {
+                    outlived.extend(self.outlived.get(&stay.0).into_iter().flatten().copied());
+                    if outlived.contains(&login(session)) {
+                        return Err(Code::RepeatedLogin);
+                    }
+                    outlived.push(login(stay.0));
+                    outlived.drain(..outlived.len().saturating_sub(4));
+                }
                 let others = |stay: &&(u64, u8, u8, u8)| (stay.1, stay.3) != (app, user);
                 let here: Vec<_> = self.stays.iter().filter(|s| (s.1, s.2) == (app, room)).collect();
                 if here.iter().copied().filter(others).count() >= USERS_PER_ROOM_MAX {
@@ -145,6 +156,7 @@ impl Model {
                     self.forget(old.0);
                 }
                 self.stays.push((session, app, room, user));
+                self.outlived.insert(session, outlived);
                 if unseen {
                     self.unseen.insert(session);
                 }
@@ -372,7 +384,7 @@ impl World {
         let (session, action) = match *step {
             Step::Join { session, app, room, user: who, unseen } => {
                 let (room, user, login) = (key(app, room), user(who), login(session));
-                (session, Action::Join { room, user, login, unseen })
+                (session, Action::Join { room, user, login, unseen, returns_from: None })
             }
             Step::Leave { session } => (session, Action::Leave { reason: Departure::Left }),
             Step::Publish { session, stream: id } => (

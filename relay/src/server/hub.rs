@@ -298,8 +298,11 @@ impl Hub {
     /// A client has something to say to others.
     pub(crate) fn handle_app_message(&self, id: SessionId, message: AppMessage) {
         let mut state = lock(&self.state);
-        state.lobby.handle_app_message(self.clock.now(), id, message);
-        state.deliver(&self.counts);
+        let session = state.session_of(id);
+        if state.routes.get(&session).is_some_and(|route| route.connection == id) {
+            state.lobby.handle_app_message(self.clock.now(), session, message);
+            state.deliver(&self.counts);
+        }
     }
 
     /// What was due is done.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
+use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::congestion::WindowTarget;
@@ -201,6 +202,9 @@ pub struct Endpoint {
     connections: Arc<AtomicU64>,
     renew: Arc<Mutex<Option<Renew>>>,
     rebinds: Arc<AtomicU64>,
+    /// Of a simulation; and the logins made so far.
+    seed: Option<[u8; 32]>,
+    logins: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -242,6 +246,8 @@ impl Endpoint {
             connections: Arc::default(),
             renew: Arc::new(Mutex::new(binding.renew)),
             rebinds: Arc::default(),
+            seed: binding.seed,
+            logins: Arc::default(),
         })
     }
 
@@ -315,6 +321,14 @@ impl Endpoint {
     /// When the operating system has none.
     pub fn new_login(&self) -> io::Result<LoginId> {
         let mut bytes = [0; 16];
+        if let Some(seed) = self.seed {
+            // Waits are drawn from logins, so that in a simulation they have to repeat, too.
+            let mut context = digest::Context::new(&digest::SHA256);
+            context.update(&seed);
+            context.update(&self.logins.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            bytes.copy_from_slice(&context.finish().as_ref()[..16]);
+            return Ok(LoginId(bytes));
+        }
         let failed = |_| io::Error::other("the operating system gives no random numbers");
         SystemRandom::new().fill(&mut bytes).map_err(failed)?;
         Ok(LoginId(bytes))
