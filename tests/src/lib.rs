@@ -2,4 +2,5 @@
 
 pub mod fuzz;
 pub mod protocol;
+pub mod soak;
 pub mod world;
