@@ -117,7 +117,8 @@ impl Wake for WakeLane {
 /// Sends frames until the connection ends.
 pub(super) async fn send(connection: Arc<Connection>) {
     let mut sender = connection.session.media_sender();
-    let mut pump = Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0, taken: BTreeMap::new() };
+    let mut pump =
+        Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0, taken: BTreeMap::new() };
     loop {
         tokio::select! {
             biased;

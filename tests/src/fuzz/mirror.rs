@@ -23,7 +23,8 @@ pub(super) fn mirror(input: &[u8]) {
     let mut feed = Feed::with_capacity(me.clone(), EVENTS_KEPT);
     let mut readers = [(); 2].map(|()| (Reader::new(&feed), RoomView::default()));
     for bytes in messages.chunks_exact(4).take(MESSAGES_MAX) {
-        let before = (mirror.place(), mirror.users().clone(), mirror.streams().clone(), mirror.extras().clone());
+        let before =
+            (mirror.place(), mirror.users().clone(), mirror.streams().clone(), mirror.extras().clone());
         match mirror.apply(message(&mirror, bytes[0], bytes[1], bytes[2], bytes[3])) {
             Ok(Some(change)) => feed.push_change(change, mirror.count()),
             Ok(None) => {}
@@ -143,7 +144,8 @@ fn stream(n: u8) -> StreamId {
 }
 
 fn stream_info(n: u8, of: u8) -> StreamInfo {
-    let track = TrackInfo { kind: TrackKind::Data, codec: String::new(), spatial_layers: 1, temporal_layers: 1 };
+    let track =
+        TrackInfo { kind: TrackKind::Data, codec: String::new(), spatial_layers: 1, temporal_layers: 1 };
     StreamInfo {
         stream: stream(n),
         user: user(of),

@@ -66,7 +66,8 @@ pub fn all() -> Vec<Seed> {
     TEXTS.iter().for_each(|(target, name, text)| add(target, name, text.as_bytes().to_vec()));
     DEEDS.iter().for_each(|(name, deeds)| add("hop_receiver", name, deeds.concat()));
     for (name, seed) in [("default", 1), ("small", 2), ("short-grace", 3), ("small-short-grace", 4)] {
-        (0..5).for_each(|n| add("lobby", &format!("{name}-{n}"), history(seed as u8 - 1, seed << 8 | n, 150)));
+        (0..5)
+            .for_each(|n| add("lobby", &format!("{name}-{n}"), history(seed as u8 - 1, seed << 8 | n, 150)));
     }
     for (name, seed) in [("users", 0), ("without-users", 1)] {
         (0..4).for_each(|n| add("mirror", &format!("{name}-{n}"), history(seed as u8, seed << 8 | n, 100)));

@@ -94,7 +94,8 @@ impl Person {
         }
         let least = self.load.stay_max / 6;
         let length = self.rng.random_range(least..self.load.stay_max);
-        let leave_at = if self.number == 0 { self.until } else { (self.clock.now() + length).min(self.until) };
+        let leave_at =
+            if self.number == 0 { self.until } else { (self.clock.now() + length).min(self.until) };
         let mut last = "nothing";
         while self.clock.now() < leave_at {
             let wait = self.rng.random_range(Duration::ZERO..self.load.deed_wait_max);
@@ -111,7 +112,13 @@ impl Person {
     }
 
     /// One of the things that people do; which.
-    async fn do_something(&mut self, engine: &Engine, room: &Room, stay: &mut Stay, is_unseen: bool) -> &'static str {
+    async fn do_something(
+        &mut self,
+        engine: &Engine,
+        room: &Room,
+        stay: &mut Stay,
+        is_unseen: bool,
+    ) -> &'static str {
         match self.rng.random_range(0..10) {
             0 | 1 if !is_unseen => {
                 stay.unpublish();

@@ -20,7 +20,8 @@ use super::gate::Gate;
 use super::life::{Link, Person};
 
 /// What the relay has as long as somebody is there, and none of it afterwards.
-const LEFTOVERS: [&str; 7] = ["connections", "rooms", "users", "streams", "players", "cached_bytes", "pending"];
+const LEFTOVERS: [&str; 7] =
+    ["connections", "rooms", "users", "streams", "players", "cached_bytes", "pending"];
 /// Time for everything to end in by itself after the last person left: a session that was lost is kept for 10 s.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Between two looks at the relay.
@@ -84,7 +85,12 @@ async fn soak(relay: &mut Process, load: Load, length: Duration, seed: u64) -> R
         if looks % 12 == 0 {
             let figures = relay.figures()?;
             let figures: Vec<_> = LEFTOVERS.iter().map(|name| format!("{name} {}", figures[*name])).collect();
-            println!("{:5.1} min: relay resident {} KiB, {}", passed / 60.0, bytes / 1024, figures.join(", "));
+            println!(
+                "{:5.1} min: relay resident {} KiB, {}",
+                passed / 60.0,
+                bytes / 1024,
+                figures.join(", ")
+            );
         }
     }
     let mut wrong = Vec::new();
@@ -99,9 +105,12 @@ async fn soak(relay: &mut Process, load: Load, length: Duration, seed: u64) -> R
     let figures = relay.figures()?;
     let left: Vec<_> = LEFTOVERS.iter().map(|name| format!("{name} {}", figures[*name])).collect();
     println!("left over: {}", left.join(", "));
-    wrong.extend(LEFTOVERS.iter().filter(|name| figures[**name] != 0.0).map(|name| {
-        format!("left over at the relay: {name} {}", figures[*name])
-    }));
+    wrong.extend(
+        LEFTOVERS
+            .iter()
+            .filter(|name| figures[**name] != 0.0)
+            .map(|name| format!("left over at the relay: {name} {}", figures[*name])),
+    );
     match memory.trend() {
         None => println!("too few looks for a trend"),
         Some(trend) => {

@@ -34,7 +34,10 @@ pub fn run(load: Load, hours: f64, seed: u64, heap: PeakAlloc) -> Vec<String> {
 }
 
 async fn soak(sim: &Sim, load: Load, length: Duration, heap: PeakAlloc) -> Vec<String> {
-    #[expect(clippy::disallowed_methods, reason = "how long it takes on this machine is said, and decides nothing")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long it takes on this machine is said, and decides nothing"
+    )]
     let began = std::time::Instant::now();
     #[expect(clippy::disallowed_methods, reason = "as above")]
     let took = || began.elapsed().as_secs_f64();

@@ -125,7 +125,9 @@ impl Clients {
                 connection.expect("only connections resume").serves = session.0;
             }
             Output::Message { to, .. } => {
-                let before = self.message.replace(to.into_iter().map(|session| session.0).collect());
+                let mut to: Vec<u64> = to.into_iter().map(|session| session.0).collect();
+                to.sort_unstable();
+                let before = self.message.replace(to);
                 assert_eq!(before, None, "one message for one");
             }
             Output::Happened(happening) => self.server.take(happening),
@@ -159,7 +161,8 @@ impl Clients {
                     is_slow: false,
                 });
                 reader.mirror.interrupt();
-                reader.is_lost = from.is_some() && from != reader.mirror.place().map(|(_, position)| position);
+                reader.is_lost =
+                    from.is_some() && from != reader.mirror.place().map(|(_, position)| position);
                 reader.position = from;
                 self.readers.insert(session, reader);
             }
@@ -204,7 +207,9 @@ impl Clients {
         for (session, message) in std::mem::take(&mut self.sent) {
             match message {
                 RelayMessage::Refused(told) => refused.push((session, told.request, told.refusal.code)),
-                RelayMessage::PlayStarted(told) => plays.push((session, told.lane, Some(told.user.to_string()))),
+                RelayMessage::PlayStarted(told) => {
+                    plays.push((session, told.lane, Some(told.user.to_string())))
+                }
                 RelayMessage::PlayWaiting(told) => plays.push((session, told.lane, None)),
                 RelayMessage::PlayEnded(_) | RelayMessage::TokenExpiring(_) | RelayMessage::GoAway(_) => {}
                 answer => answers.push((session, answer)),
@@ -226,9 +231,13 @@ impl Clients {
             };
             match expect {
                 Expect::Nothing => {}
-                Expect::Welcome => assert!(matches!(answer(), RelayMessage::Welcome(w) if w.session.0 == session)),
+                Expect::Welcome => {
+                    assert!(matches!(answer(), RelayMessage::Welcome(w) if w.session.0 == session))
+                }
                 Expect::Clock => assert!(matches!(answer(), RelayMessage::ClockReply(_))),
-                Expect::Done => assert!(matches!(answer(), RelayMessage::Done(done) if done.request == request)),
+                Expect::Done => {
+                    assert!(matches!(answer(), RelayMessage::Done(done) if done.request == request))
+                }
                 Expect::Published => {
                     assert!(matches!(answer(), RelayMessage::Published(told) if told.request == request));
                 }
@@ -240,7 +249,9 @@ impl Clients {
                 Expect::Started(user) => assert!(plays.contains(&(session, request, Some(user)))),
                 Expect::Waiting => assert!(plays.contains(&(session, request, None))),
                 Expect::Resumed(session, publications, lanes) => {
-                    let Some((to, RelayMessage::Resumed(told))) = answers.pop() else { panic!("not resumed") };
+                    let Some((to, RelayMessage::Resumed(told))) = answers.pop() else {
+                        panic!("not resumed")
+                    };
                     assert_eq!((to, told.request), (session, request));
                     let known: BTreeSet<u32> = told.publications.iter().map(|(lane, _)| *lane).collect();
                     assert_eq!(known, publications.into_iter().collect());
@@ -248,7 +259,8 @@ impl Clients {
                 }
                 Expect::Refused(codes) => {
                     let at = refused.iter().position(|(to, about, _)| (*to, *about) == (session, request));
-                    let at = at.unwrap_or_else(|| panic!("{request} of {session} must be refused: {codes:?}"));
+                    let at =
+                        at.unwrap_or_else(|| panic!("{request} of {session} must be refused: {codes:?}"));
                     let (.., code) = refused.remove(at);
                     assert!(codes.contains(&code), "{code:?} is none of {codes:?}");
                 }
@@ -336,13 +348,21 @@ impl Reader {
         let told = self.mirror.users().iter().map(|(user, name)| (user.to_string(), name.to_string()));
         assert_eq!(told.collect::<BTreeMap<_, _>>(), users, "users told to {}", member.user);
         let told = self.mirror.streams().iter().map(|(id, stream)| (id.to_string(), stream.user.to_string()));
-        assert_eq!(told.collect::<BTreeMap<_, _>>(), streams_of(model, key), "streams told to {}", member.user);
+        assert_eq!(
+            told.collect::<BTreeMap<_, _>>(),
+            streams_of(model, key),
+            "streams told to {}",
+            member.user
+        );
         let (books, extras) = (&model.rooms[key], self.mirror.extras());
-        let states = extras.track_states.iter().map(|((stream, track), state)| ((stream.to_string(), *track), *state));
+        let states =
+            extras.track_states.iter().map(|((stream, track), state)| ((stream.to_string(), *track), *state));
         assert_eq!(states.collect::<BTreeMap<_, _>>(), books.states);
-        let infos = extras.stream_infos.iter().map(|(id, info)| (id.to_string(), (info.version, info.text.clone())));
+        let infos =
+            extras.stream_infos.iter().map(|(id, info)| (id.to_string(), (info.version, info.text.clone())));
         assert_eq!(infos.collect::<BTreeMap<_, _>>(), books.stream_infos);
-        let infos = extras.room_infos.iter().map(|(key, info)| (key.clone(), (info.version, info.text.clone())));
+        let infos =
+            extras.room_infos.iter().map(|(key, info)| (key.clone(), (info.version, info.text.clone())));
         assert_eq!(infos.collect::<BTreeMap<_, _>>(), books.room_infos);
     }
 }

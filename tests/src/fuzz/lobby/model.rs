@@ -165,7 +165,9 @@ impl Model {
 
     fn seen_user(&self, room: &Key, user: &str) -> Option<u64> {
         let mut members = self.members();
-        members.find(|(_, m)| m.room == *room && m.user == user && !m.presence.unseen).map(|(session, _)| session)
+        members
+            .find(|(_, m)| m.room == *room && m.user == user && !m.presence.unseen)
+            .map(|(session, _)| session)
     }
 
     fn date(&self) -> u64 {
@@ -206,11 +208,14 @@ impl Model {
         loop {
             let grace = self.limits.token_grace.as_millis() as u64;
             let ends = self.members().flat_map(|(session, member)| {
-                let expires = member.grants.as_ref().map(|claims| claims.exp.0.as_micros() / 1000 + grace - DATE);
+                let expires =
+                    member.grants.as_ref().map(|claims| claims.exp.0.as_micros() / 1000 + grace - DATE);
                 // Of two at once the token's end is told to others, but its client is gone already.
                 [expires.map(|at| (at, true, session)), member.parked.map(|at| (at, false, session))]
             });
-            let Some((at, is_token, session)) = ends.flatten().filter(|(at, ..)| *at <= to).min() else { break };
+            let Some((at, is_token, session)) = ends.flatten().filter(|(at, ..)| *at <= to).min() else {
+                break;
+            };
             let is_parked_end = self.member(session).is_some_and(|member| member.parked == Some(at));
             let farewell = (is_token && !is_parked_end).then_some(Code::TokenExpired);
             self.end(session, farewell);
@@ -252,7 +257,8 @@ impl Model {
     }
 
     fn take_stream(&mut self, session: u64, stream: &str, code: Code) {
-        let lane = self.member(session).and_then(|member| member.streams.get(stream)).expect("published").lane;
+        let lane =
+            self.member(session).and_then(|member| member.streams.get(stream)).expect("published").lane;
         self.effects.push(Effect::Taken(session, lane, code));
         self.refused += 1;
         self.end_stream(session, stream);
@@ -268,7 +274,10 @@ impl Model {
         let is_new = matches!(client.phase, Phase::New);
         let outcome = match message {
             ClientMessage::Hello(hello) if is_new => {
-                if hello.version_min > VERSION || hello.version_max < VERSION_MIN || hello.version_min > hello.version_max {
+                if hello.version_min > VERSION
+                    || hello.version_max < VERSION_MIN
+                    || hello.version_min > hello.version_max
+                {
                     return Expect::Close(Code::VersionMismatch);
                 }
                 client.phase = Phase::Greeted;
@@ -365,7 +374,13 @@ impl Model {
     }
 
     /// What `user` may do in `room`; else all the reasons why not.
-    fn admit(&mut self, session: u64, room: &Key, user: &str, token: Option<&Token>) -> Result<Option<Claims>, Expect> {
+    fn admit(
+        &mut self,
+        session: u64,
+        room: &Key,
+        user: &str,
+        token: Option<&Token>,
+    ) -> Result<Option<Claims>, Expect> {
         let Some(&is_guarded) = self.apps.get(&room.0) else { return Err(refused(Code::UnknownApp)) };
         if !is_guarded {
             return Ok(None);
@@ -377,9 +392,8 @@ impl Model {
         }
         let (claims, is_signed) = &self.tokens[token.as_str()];
         let is_expired = claims.exp.0.as_micros() / 1000 <= self.date();
-        let is_for = claims.app.0.as_str() == room.0
-            && claims.user.0.as_str() == user
-            && claims.room.matches(&room.1);
+        let is_for =
+            claims.app.0.as_str() == room.0 && claims.user.0.as_str() == user && claims.room.matches(&room.1);
         let reasons: BTreeSet<_> = [
             (!is_signed, Code::TokenInvalid),
             (is_expired, Code::TokenExpired),
@@ -466,7 +480,8 @@ impl Model {
             return Err(refused(Code::TooLarge));
         }
         let is_used = self.member(session).is_some_and(|member| {
-            member.plays.contains_key(&lane) || member.streams.values().any(|published| published.lane == lane)
+            member.plays.contains_key(&lane)
+                || member.streams.values().any(|published| published.lane == lane)
         });
         if is_used { Err(Expect::Close(Code::ProtocolViolation)) } else { Ok(()) }
     }
@@ -592,7 +607,8 @@ impl Model {
     /// The operator's: anybody, to be seen or not.
     pub(super) fn kick(&mut self, app: &str, room: Option<&str>, user: &str) -> Result<(), Code> {
         let mut members = self.members();
-        let is_meant = |m: &Member| m.room.0 == app && room.is_none_or(|room| m.room.1 == room) && m.user == user;
+        let is_meant =
+            |m: &Member| m.room.0 == app && room.is_none_or(|room| m.room.1 == room) && m.user == user;
         let of = members.find(|(_, m)| is_meant(m)).map(|(session, _)| session).ok_or(Code::NotFound)?;
         drop(members);
         self.end(of, Some(Code::Kicked));

@@ -137,7 +137,8 @@ impl Run {
 
     /// A token that is mostly good.
     fn token(&mut self, app: &str, room: &str, user: &str, a: u8, b: u8) -> Token {
-        let pick = |wrong: bool, name: &str, other: &str| if wrong { other.to_owned() } else { name.to_owned() };
+        let pick =
+            |wrong: bool, name: &str, other: &str| if wrong { other.to_owned() } else { name.to_owned() };
         let odd = (a ^ b) & 0x0f;
         let expires = match odd {
             4 => DATE + self.model.now,
@@ -164,7 +165,8 @@ impl Run {
     fn resume(&mut self, session: u64, request: u32, a: u8, b: u8) {
         // Sessions that there were, and some that there will be.
         let earlier = u64::from(a % 24) + 1;
-        let secret = if b & 1 == 0 || b & 0x30 != 0 { super::secret_of(earlier) } else { super::secret_of(0) };
+        let secret =
+            if b & 1 == 0 || b & 0x30 != 0 { super::secret_of(earlier) } else { super::secret_of(0) };
         let known = match b >> 1 & 3 {
             0 | 1 => self.clients.place(earlier),
             2 => None,
@@ -268,12 +270,7 @@ fn publish(request: u32, a: u8, b: u8) -> ClientMessage {
     };
     let tracks = vec![track; usize::from(b & 3)];
     let tracks = if tracks.is_empty() && b & 4 == 0 { vec![audio()] } else { tracks };
-    ClientMessage::Publish(Publish {
-        request,
-        stream: stream(a),
-        tracks,
-        delivery: Delivery::Adaptive,
-    })
+    ClientMessage::Publish(Publish { request, stream: stream(a), tracks, delivery: Delivery::Adaptive })
 }
 
 fn audio() -> TrackInfo {
@@ -303,4 +300,3 @@ fn wishes(a: u8) -> Vec<TrackWish> {
 fn text(b: u8) -> String {
     "x".repeat([0, 1, 40, 1_000][usize::from(b & 3)])
 }
-
