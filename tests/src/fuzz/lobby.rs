@@ -59,6 +59,10 @@ impl Index for Watched {
     fn poll(&mut self) -> Option<Verdict> {
         self.0.lock().expect("one thread").poll()
     }
+
+    fn set_limits(&mut self, limits: &Limits) {
+        self.0.lock().expect("one thread").set_limits(limits);
+    }
 }
 
 struct Run {

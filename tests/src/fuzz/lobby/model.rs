@@ -3,10 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parlor_relay::limits::{
-    Limits, MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX,
-    ROOM_INFO_KEYS_MAX, TOKEN_CHECK_COST,
-};
+use parlor_relay::limits::{Limits, ROOM_INFO_KEYS_MAX, TOKEN_CHECK_COST};
 use parlor_transport::error::Code;
 use parlor_transport::id::LoginId;
 use parlor_transport::token::Token;
@@ -180,10 +177,11 @@ impl Model {
             return None;
         }
         self.sessions += 1;
+        let limits = &self.limits;
         let client = Client {
             phase: Phase::New,
-            requests: Budget::new(self.now, REQUESTS_BURST_MAX, REQUESTS_PER_SECOND_MAX),
-            messages: Budget::new(self.now, MESSAGE_BURST_MAX, MESSAGE_COST_PER_SECOND_MAX),
+            requests: Budget::new(self.now, limits.requests_burst_max, limits.requests_per_second_max),
+            messages: Budget::new(self.now, limits.message_burst_max, limits.message_cost_per_second_max),
         };
         self.clients.insert(self.sessions, client);
         Some(self.sessions)
