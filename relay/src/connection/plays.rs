@@ -234,7 +234,7 @@ impl Pump<'_> {
                     return Outcome::Sent;
                 }
                 Step::SendPiece(sequence, piece) => {
-                    sender.send_piece(lane, sequence, urgent, &piece);
+                    sender.send_piece(lane, first + sequence, urgent, &piece);
                     return Outcome::Sent;
                 }
                 Step::Reserve => {
