@@ -38,7 +38,7 @@ impl Run {
         match what % 32 {
             4 => {
                 let reason = if b & 1 == 0 { Departure::HeartbeatTimeout } else { Departure::Disconnected };
-                self.disconnect(session, a % 4 != 0, reason);
+                self.disconnect(session, !a.is_multiple_of(4), reason);
             }
             5 => self.clients.toggle_reading(session),
             6 => self.say(session, request, a, b),
@@ -209,7 +209,7 @@ impl Run {
         self.begin();
         let (did, ought): (Result<usize, Code>, Result<usize, Code>) = match a % 8 {
             0 | 1 => {
-                let room = (a % 8 == 0).then_some(&name.room);
+                let room = a.is_multiple_of(8).then_some(&name.room);
                 let did = self.lobby.kick(now, &name.app, room, &user);
                 let ought = self.model.kick(&key.0, room.map(|room| room.as_str()), user.as_str());
                 (did.map(|()| 0).map_err(|refusal| refusal.code), ought.map(|()| 0))
