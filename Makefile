@@ -20,10 +20,14 @@ TARGET ?=
 # make chaos
 SEEDS ?= 1..200
 VERBOSE ?=
+# make soak
+HOURS ?= 2
+THIN_HOURS ?= 24
+MINUTES ?= 15
 
 export CLIP
 
-.PHONY: help setup setup-check demo test lint check bench fuzz faults chaos
+.PHONY: help setup setup-check demo test lint check bench fuzz soak faults chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -58,8 +62,14 @@ bench: setup ## the measurements, in virtual time and over loopback, and which g
 	$(CARGO) run --release $(LOCKED) -p parlor-benches --bin parlor-bench -- report
 	$(CARGO) run --release $(LOCKED) -p parlor-benches --bin parlor-bench -- goals
 
-fuzz: setup ## fuzz every wire decoder (SECS=60 each, TARGET=one of tests/corpus)
+fuzz: setup ## fuzz every wire decoder and the room machines (SECS=60 each, TARGET=one of tests/corpus)
 	scripts/fuzz.sh $(SECS) $(TARGET)
+
+soak: setup ## hours of people coming and going: what stays behind? (HOURS=2 THIN_HOURS=24 MINUTES=15)
+	$(CARGO) build --release $(LOCKED) -p parlor-tests -p parlor-relay --bin soak --bin parlor-relay
+	target/release/soak virtual --hours $(HOURS)
+	target/release/soak virtual --hours $(THIN_HOURS) --thin
+	target/release/soak loopback --minutes $(MINUTES)
 
 faults: setup ## plant the faults of tests/faults, and expect their tests to turn red
 	scripts/faults.sh

@@ -1,4 +1,5 @@
-//! The fuzz targets: every decoder of bytes from outside, as a plain function that must survive any input.
+//! The fuzz targets: every decoder of bytes from outside, and the machines that act on what was decoded, as plain
+//! functions that must survive any input.
 //!
 //! One table serves two runners. `make fuzz` searches for inputs that break a target (libFuzzer, in
 //! `src/bin/fuzz.rs`); `make test` replays every input in `corpus/<name>/` (`tests/corpus.rs`). What the
@@ -9,7 +10,9 @@
 
 mod control;
 mod hop;
+mod lobby;
 mod media;
+mod mirror;
 pub mod seeds;
 mod text;
 mod tokens;
@@ -45,6 +48,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "hop_headers", run: media::hop_headers },
     Target { name: "hop_receiver", run: hop::receiver },
     Target { name: "ids", run: text::ids },
+    Target { name: "lobby", run: lobby::lobby },
+    Target { name: "mirror", run: mirror::mirror },
     Target { name: "packets", run: media::packets },
     Target { name: "repair", run: media::repair },
     Target { name: "timestamps", run: text::timestamps },

@@ -3,4 +3,5 @@
 pub mod chaos;
 pub mod fuzz;
 pub mod protocol;
+pub mod soak;
 pub mod world;

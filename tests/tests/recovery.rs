@@ -344,3 +344,34 @@ fn a_call_that_is_not_to_come_back_ends() {
         assert_eq!(room.status().reason, RoomReason::ConnectionLost);
     });
 }
+
+/// A player's lane outlives the streams on it: if the next one counted its frames from 0 again, what the relay sends would
+/// contradict itself, and the player's connection would be closed for it.
+#[test]
+fn a_stream_that_ends_and_comes_back_on_a_lossy_link_costs_its_player_nothing() {
+    for seed in 1..4 {
+        Simulation::new(seed).run(async |sim| {
+            let world = World::new(&sim).await;
+            let (ann, bob) = (world.person("ann", Profile::wifi_lossy()), world.person("bob", link()));
+            let (ann_room, bob_room) = (ann.join(&world), bob.join(&world));
+            let player = bob_room.play("cam", PlayOptions::new()).unwrap();
+            let mut frames = player.frames();
+            for stream in 0..6 {
+                let publisher = ann_room.publish(PublishOptions::new("cam").video("x")).unwrap();
+                publisher.publishing().await.unwrap();
+                for number in 0_u64..90 {
+                    let keyframe = number == 0 || !publisher.take_keyframe_requests().is_empty();
+                    let frame = EncodedFrame::new(0, sim.clock().now(), vec![stream; 5_000]);
+                    _ = publisher.send_frame(EncodedFrame { keyframe, ..frame });
+                    sim.clock().sleep(FRAME).await;
+                }
+                assert_eq!(bob_room.status().state, RoomState::Connected, "{:?}", bob_room.status());
+                let mut came = 0;
+                while let Some(frame) = frames.try_next() {
+                    came += usize::from(frame.payload[0] == stream);
+                }
+                assert!(came > 45, "{came} frames of the stream's {stream}th life");
+            }
+        });
+    }
+}

@@ -129,6 +129,9 @@ impl Mirror {
         let (change, users) = match message {
             RoomMessage::Page(_) => unreachable!("handled above"),
             RoomMessage::UserJoined(event) => {
+                self.check(!self.is_without_users, || {
+                    format!("told of user {}, where no users are told", event.user.user)
+                })?;
                 self.check(!self.users.contains_key(&event.user.user), || {
                     format!("user {} joined twice", event.user.user)
                 })?;
@@ -311,6 +314,9 @@ impl Mirror {
         let entries = entries + pages.extras.len();
         if entries > ENTRIES_MAX || page.users_total as usize > ENTRIES_MAX {
             return Err(impossible(format!("more than {ENTRIES_MAX} users and streams")));
+        }
+        if self.is_without_users && (page.users_total > 0 || !page.users.is_empty()) {
+            return Err(impossible("a snapshot with users, where no users are told".to_owned()));
         }
         for UserInfo { user, name } in page.users {
             if pages.users.insert(user.clone(), name).is_some() {

@@ -29,8 +29,16 @@ const VOICES_MIN: usize = 3;
 /// The plays of one connection. Frames wake it through the wakers it gave to publications.
 #[derive(Default)]
 pub(super) struct Plays {
-    by_lane: Mutex<BTreeMap<u32, Play>>,
+    by_lane: Mutex<BTreeMap<u32, Playing>>,
     todo: Arc<Todo>,
+}
+
+/// A play, and where on its lane it began: a lane whose stream ends and comes back has one play after the other, and
+/// its hop sequences go on, while each play counts its own frames from 0.
+struct Playing {
+    play: Play,
+    /// The hop sequence of its frame 0, by track; taken at the first look at the track.
+    first: BTreeMap<u8, u64>,
 }
 
 /// What happened since the sending task last looked.
@@ -64,13 +72,13 @@ impl Plays {
         let is_sound = publication.info().tracks.iter().all(|track| track.kind == TrackKind::Audio);
         let waker = Waker::from(Arc::new(WakeLane { lane, is_sound, todo: self.todo.clone() }));
         let play = Play::new(now, publication, (session, lane), wishes, waker);
-        lock(&self.by_lane).insert(lane, play);
+        lock(&self.by_lane).insert(lane, Playing { play, first: BTreeMap::new() });
         self.todo.press(|news| _ = news.ready.insert(lane));
     }
 
     pub(super) fn change(&self, now: Timestamp, lane: u32, wishes: &[TrackWish]) {
-        if let Some(play) = lock(&self.by_lane).get_mut(&lane) {
-            play.set_wishes(now, wishes);
+        if let Some(playing) = lock(&self.by_lane).get_mut(&lane) {
+            playing.play.set_wishes(now, wishes);
         }
         self.todo.press(|news| _ = news.ready.insert(lane));
     }
@@ -138,8 +146,13 @@ impl Wake for WakeLane {
 pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
     let clock = connection.hub.clock();
     let mut sender = connection.session.media_sender();
+<<<<<<< HEAD
     let mut pump = Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0 };
     let mut gathering = clock.timer();
+=======
+    let mut pump =
+        Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0, taken: BTreeMap::new() };
+>>>>>>> wip-fuzz
     loop {
         tokio::select! {
             biased;
@@ -170,6 +183,8 @@ struct Pump<'a> {
     waiting: BTreeSet<u32>,
     /// The lane whose turn it is.
     turn: u32,
+    /// Hop sequences taken so far, by lane and track: the next one's number.
+    taken: BTreeMap<(u32, u8), u64>,
 }
 
 impl Pump<'_> {
@@ -182,17 +197,21 @@ impl Pump<'_> {
         self.waiting.extend(ready);
         let mut plays = lock(&self.connection.plays.by_lane);
         for (lane, track) in stuck {
-            if let Some(play) = plays.get_mut(&lane) {
+            if let Some(Playing { play, .. }) = plays.get_mut(&lane) {
                 play.decoder_stuck(now, track, link);
                 self.waiting.insert(lane);
             }
         }
-        ended.into_iter().for_each(|lane| sender.forget_lane(lane));
+        for lane in ended {
+            sender.forget_lane(lane);
+            self.taken.retain(|(other, _), _| *other != lane);
+        }
         self.waiting.retain(|lane| plays.contains_key(lane));
 
         // Sound: little, and all of it. The lanes stay on the list until their pictures are through too.
         let mut mute = Vec::new();
-        for &lane in &self.waiting {
+        let waiting = std::mem::take(&mut self.waiting);
+        for &lane in &waiting {
             let Some(play) = plays.get_mut(&lane) else { continue };
             let mut outcome = Outcome::Sent;
             while outcome == Outcome::Sent {
@@ -202,7 +221,11 @@ impl Pump<'_> {
                 mute.push(lane);
             }
         }
+<<<<<<< HEAD
         let mut is_flushed = false;
+=======
+        self.waiting = waiting;
+>>>>>>> wip-fuzz
         while let Some(lane) = self.next_in_turn() {
             let Some(play) = plays.get_mut(&lane) else { break };
             match self.step(sender, now, link, lane, play, false) {
@@ -237,12 +260,12 @@ impl Pump<'_> {
 
     /// Sends one frame of `play`: of its sound, or of its other tracks.
     fn step(
-        &self,
+        &mut self,
         sender: &mut MediaSender,
         now: Timestamp,
         link: Link,
         lane: u32,
-        play: &mut Play,
+        Playing { play, first }: &mut Playing,
         urgent: bool,
     ) -> Outcome {
         let delivery = play.publication().info().delivery;
@@ -256,17 +279,21 @@ impl Pump<'_> {
             if skipped > 0 {
                 self.connection.hub.counts().frames_skipped.fetch_add(skipped, Ordering::Relaxed);
             }
+            let taken = self.taken.entry((lane, track)).or_default();
+            let first = *first.entry(track).or_insert(*taken);
+            *taken += u64::from(matches!(step, Step::Send(_) | Step::Reserve));
             match step {
                 Step::Send(frame) => {
                     self.send(sender, Outgoing { lane, delivery, urgent, sequence: None, frame });
                     return Outcome::Sent;
                 }
                 Step::SendReserved(sequence, frame) => {
-                    self.send(sender, Outgoing { lane, delivery, urgent, sequence: Some(sequence), frame });
+                    let sequence = Some(first + sequence);
+                    self.send(sender, Outgoing { lane, delivery, urgent, sequence, frame });
                     return Outcome::Sent;
                 }
                 Step::SendPiece(sequence, piece) => {
-                    sender.send_piece(lane, sequence, urgent, &piece);
+                    sender.send_piece(lane, first + sequence, urgent, &piece);
                     return Outcome::Sent;
                 }
                 Step::Reserve => {
@@ -275,7 +302,7 @@ impl Pump<'_> {
                 }
                 Step::GiveUp(sequence) => {
                     self.connection.hub.counts().frames_gone.fetch_add(1, Ordering::Relaxed);
-                    sender.give_up(lane, track, sequence);
+                    sender.give_up(lane, track, first + sequence);
                     return Outcome::Sent;
                 }
                 Step::Blocked => return Outcome::Blocked,

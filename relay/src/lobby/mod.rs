@@ -252,12 +252,15 @@ impl Lobby {
             connections: self.clients.len(),
             rooms: self.rooms.len(),
             plays: self.clients.values().map(|client| client.plays.len()).sum(),
+            parked: self.parked.len(),
+            deadlines: self.deadlines.len(),
             pending: self.pending.len() + self.outputs.len(),
             ..Survey::default()
         };
         for live in self.rooms.values() {
             let room = lock(&live.room);
             survey.users += room.roster().len() + room.roster().unseen();
+            survey.log_bytes += room.log_bytes();
             drop(room);
             survey.streams += live.publications.len();
             survey.play_entries += live.players.values().map(BTreeSet::len).sum::<usize>();

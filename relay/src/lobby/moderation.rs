@@ -158,7 +158,7 @@ impl Lobby {
         Ok(behind.take(most).cloned().collect())
     }
 
-    /// Puts `user` out of `room`, or of whichever room of the app they are in.
+    /// Puts `user` out of `room`, or of whichever room of the app they are in; unseen users too.
     ///
     /// # Errors
     /// [`Code::NotFound`] when they are not there.
@@ -170,10 +170,15 @@ impl Lobby {
         user: &UserId,
     ) -> Result<(), Refusal> {
         let session = match room {
-            Some(room) => self.find_user(&RoomKey { app: app.clone(), room: room.clone() }, user)?,
+            Some(room) => {
+                let key = RoomKey { app: app.clone(), room: room.clone() };
+                let room = self.find_room(&key)?;
+                let found = lock(&room).roster().session_of_anyone(user);
+                found.ok_or_else(|| not_there(&key, user))?
+            }
             None => {
                 let mut rooms = self.rooms.iter().filter(|(key, _)| key.app == *app);
-                let found = rooms.find_map(|(_, live)| lock(&live.room).roster().session(user));
+                let found = rooms.find_map(|(_, live)| lock(&live.room).roster().session_of_anyone(user));
                 let text = || format!("user {user:?} is in no room of app {app:?}; look who is there");
                 found.ok_or_else(|| Refusal::new(Code::NotFound, text()))?
             }
@@ -183,16 +188,14 @@ impl Lobby {
         Ok(())
     }
 
-    /// Sends everyone in a room away, which ends it; gives how many they were. They may come again, to a new one.
+    /// Sends everyone in a room away, unseen users too, which ends it; gives how many they were. They may come again, to a
+    /// new one.
     ///
     /// # Errors
     /// [`Code::NotFound`] when nobody is in it.
     pub fn close_room(&mut self, now: Timestamp, key: &RoomKey) -> Result<usize, Refusal> {
         let room = self.find_room(key)?;
-        let sessions: Vec<_> = {
-            let room = lock(&room);
-            room.roster().iter().filter_map(|user| room.roster().session(&user.user)).collect()
-        };
+        let sessions: Vec<_> = lock(&room).roster().sessions().collect();
         for &session in &sessions {
             self.propose(now, session, Action::Leave { reason: Departure::RemovedByServer }, None);
         }
@@ -372,11 +375,13 @@ impl Lobby {
     fn find_user(&self, key: &RoomKey, user: &UserId) -> Result<SessionId, Refusal> {
         let room = self.find_room(key)?;
         let session = lock(&room).roster().session(user);
-        session.ok_or_else(|| {
-            let text = format!("user {user:?} is not in room {:?}; look who is there", key.room);
-            Refusal::new(Code::NotFound, text)
-        })
+        session.ok_or_else(|| not_there(key, user))
     }
+}
+
+fn not_there(key: &RoomKey, user: &UserId) -> Refusal {
+    let text = format!("user {user:?} is not in room {:?}; look who is there", key.room);
+    Refusal::new(Code::NotFound, text)
 }
 
 fn banned(user: &UserId) -> Refusal {

@@ -129,6 +129,12 @@ pub struct Survey {
     pub cached_bytes: usize,
     /// Bytes of app messages that wait for their receivers.
     pub queued_bytes: usize,
+    /// Bytes of room events kept for members who read slowly.
+    pub log_bytes: usize,
+    /// Sessions kept without a connection.
+    pub parked: usize,
+    /// Tokens that will be looked at again.
+    pub deadlines: usize,
     /// Proposals without a verdict, and notices not yet handed out.
     pub pending: usize,
 }

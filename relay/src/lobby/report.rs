@@ -16,9 +16,14 @@ impl Lobby {
         if !self.is_reporting {
             return;
         }
-        let Committed { room: key, epoch, previous, change, .. } = committed;
+        let Committed { room: key, epoch, change, .. } = committed;
         let Some(live) = self.rooms.get(key) else { return };
-        let users = lock(&live.room).roster().len();
+        let (users, unseen) = {
+            let room = lock(&live.room);
+            (room.roster().len(), room.roster().unseen())
+        };
+        // Positions do not tell: an unseen user leaves them where they are.
+        let is_first = matches!(change, Change::UserJoined { .. }) && users + unseen == 1;
         let what = match change.clone() {
             Change::UserJoined { user, .. } => What::UserJoined { user, users },
             Change::UserLeft { user, reason, .. } => What::UserLeft { user, reason, users },
@@ -31,7 +36,7 @@ impl Lobby {
             // What is attached to the room and its streams is the users' own business.
             Change::TrackState { .. } | Change::StreamInfo { .. } | Change::RoomInfo { .. } => return,
         };
-        if *previous == 0 {
+        if is_first {
             self.tell(key, *epoch, What::RoomOpened);
         }
         self.tell(key, *epoch, what);

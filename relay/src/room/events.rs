@@ -34,6 +34,11 @@ impl EventLog {
         self.position
     }
 
+    /// Bytes of the events kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// What comes after `position`.
     pub fn after(&self, position: u64) -> After {
         let missing = self.position.saturating_sub(position);

@@ -264,6 +264,15 @@ impl MemoryIndex {
         }
     }
 
+    /// Whether it knows of nothing and has nothing to say: nobody is in a room.
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+            && self.stays.is_empty()
+            && self.users.is_empty()
+            && self.streams.is_empty()
+            && self.verdicts.is_empty()
+    }
+
     fn decide(&mut self, ticket: Ticket, session: SessionId, action: Action) -> Result<(), Refusal> {
         match action {
             Action::Join { room, user, login, unseen, returns_from } => {

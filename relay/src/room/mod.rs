@@ -102,6 +102,11 @@ impl Room {
         self.log_of(view).position()
     }
 
+    /// Bytes of the events kept, of both views.
+    pub fn log_bytes(&self) -> usize {
+        self.log.bytes() + self.streams_log.bytes()
+    }
+
     fn log_of(&self, view: View) -> &EventLog {
         match view {
             View::Everything => &self.log,

@@ -40,6 +40,11 @@ impl Roster {
         self.members.get(user).map(|member| member.session)
     }
 
+    /// The stay of `user`, if they are here, to be seen or not: for operators, and for nobody who could tell.
+    pub fn session_of_anyone(&self, user: &UserId) -> Option<SessionId> {
+        self.session(user).or_else(|| self.unseen.get(user).copied())
+    }
+
     /// The stays of everyone, unseen users last.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.members.values().map(|member| member.session).chain(self.unseen.values().copied())

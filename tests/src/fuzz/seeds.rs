@@ -65,8 +65,27 @@ pub fn all() -> Vec<Seed> {
     varints.rows.iter().for_each(|row| add("varints", &row[0].replace(',', ""), bytes(&row[1])));
     TEXTS.iter().for_each(|(target, name, text)| add(target, name, text.as_bytes().to_vec()));
     DEEDS.iter().for_each(|(name, deeds)| add("hop_receiver", name, deeds.concat()));
+    for (name, seed) in [("default", 1), ("small", 2), ("short-grace", 3), ("small-short-grace", 4)] {
+        (0..5)
+            .for_each(|n| add("lobby", &format!("{name}-{n}"), history(seed as u8 - 1, seed << 8 | n, 150)));
+    }
+    for (name, seed) in [("users", 0), ("without-users", 1)] {
+        (0..4).for_each(|n| add("mirror", &format!("{name}-{n}"), history(seed as u8, seed << 8 | n, 100)));
+    }
     feedback().into_iter().for_each(|(name, report)| add("feedback", name, report.encode().to_vec()));
     seeds
+}
+
+/// A history of so many operations that follows from `seed` (splitmix64): `first` says in which world.
+pub fn history(first: u8, seed: u64, operations: usize) -> Vec<u8> {
+    let mut state = seed;
+    let random = std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) as u8
+    });
+    std::iter::once(first).chain(random.take(operations * 4)).collect()
 }
 
 const TEXTS: &[(&str, &str, &str)] = &[

@@ -111,3 +111,44 @@ fn an_unseen_user_hears_the_room_and_is_not_heard() {
     lobby.disconnect(NOW, SessionId(ghost), Departure::Left);
     assert_eq!(lobby.survey().rooms, 0);
 }
+
+#[test]
+fn the_operator_reaches_an_unseen_user_and_a_moderator_does_not_know_of_one() {
+    let mut lobby = lobby();
+    lobby.report_happenings();
+    let unseen = Presence { unseen: true, uninterested: false };
+    enter_as(&mut lobby, "ghost", unseen);
+    enter(&mut lobby, "u1");
+    let key = RoomKey { app: AppId::dev(), room: RoomId::new("r").unwrap() };
+    let ghost = UserId::new("ghost").unwrap();
+    let banned = lobby.forbid_publish(NOW, DATE, &key, &ghost, super::super::moderation::Ban::Stay);
+    assert_eq!(banned.unwrap_err().code, Code::NotFound);
+    lobby.kick(NOW, &key.app, Some(&key.room), &ghost).unwrap();
+    assert_eq!(outputs(&mut lobby), ["1: events off", "1: Close Kicked"]);
+    enter_as(&mut lobby, "ghost", unseen);
+    lobby.kick(NOW, &key.app, None, &ghost).unwrap();
+    assert_eq!(outputs(&mut lobby), ["3: events off", "3: Close Kicked"]);
+    enter_as(&mut lobby, "ghost", unseen);
+    assert_eq!(lobby.close_room(NOW, &key), Ok(2));
+    assert_eq!((lobby.survey().rooms, lobby.survey().users), (0, 0), "nobody is left in a closed room");
+}
+
+#[test]
+fn a_room_opens_once_also_when_the_first_one_in_it_is_unseen() {
+    let mut lobby = lobby();
+    lobby.report_happenings();
+    let mut told = Vec::new();
+    for (user, unseen) in [("ghost", true), ("u1", false), ("u2", false)] {
+        let session = lobby.connect(NOW).unwrap();
+        lobby.handle(NOW, DATE, session, hello());
+        let ClientMessage::Join(join) = join("r", user) else { panic!("a join") };
+        let presence = Presence { unseen, uninterested: false };
+        lobby.handle(NOW, DATE, session, ClientMessage::Join(Join { presence, ..join }));
+        while let Some(output) = lobby.poll_output() {
+            if let Output::Happened(happening) = output {
+                told.push(happening.what == crate::webhook::What::RoomOpened);
+            }
+        }
+    }
+    assert_eq!(told, [true, false, false, false]);
+}
