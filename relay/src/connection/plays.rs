@@ -146,13 +146,9 @@ impl Wake for WakeLane {
 pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
     let clock = connection.hub.clock();
     let mut sender = connection.session.media_sender();
-<<<<<<< HEAD
-    let mut pump = Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0 };
-    let mut gathering = clock.timer();
-=======
     let mut pump =
         Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0, taken: BTreeMap::new() };
->>>>>>> wip-fuzz
+    let mut gathering = clock.timer();
     loop {
         tokio::select! {
             biased;
@@ -221,11 +217,8 @@ impl Pump<'_> {
                 mute.push(lane);
             }
         }
-<<<<<<< HEAD
-        let mut is_flushed = false;
-=======
         self.waiting = waiting;
->>>>>>> wip-fuzz
+        let mut is_flushed = false;
         while let Some(lane) = self.next_in_turn() {
             let Some(play) = plays.get_mut(&lane) else { break };
             match self.step(sender, now, link, lane, play, false) {
