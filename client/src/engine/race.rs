@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use parlor_transport::address::RelayAddress;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::quic::inbound::Lanes;
 use parlor_transport::quic::{
@@ -162,7 +163,8 @@ pub(super) async fn run(shared: &Shared, endpoint: &Endpoint, pace: Pace) -> Res
     loop {
         if next.deadline().is_none() && starts.has_next() {
             let (number, place, interval) = starts.next();
-            let attempt = attempt(shared, endpoint, places[place], &address, &flight, heard.clone());
+            let to = (places[place], &address);
+            let attempt = attempt(shared, endpoint, to, &flight, heard.clone(), number == 0);
             attempts.push(Box::pin(async move { (number, place, attempt.await) }));
             next.reset(Some(shared.clock.now() + interval));
         }
@@ -223,22 +225,30 @@ impl Flight {
     }
 }
 
-/// One connection, up to the answer to its join.
+/// One connection, up to the answer to its join. Only the first of a race speaks before its handshake is over: what the
+/// relay carries out on a connection whose handshake then gets lost keeps all others waiting.
 async fn attempt(
     shared: &Shared,
     endpoint: &Endpoint,
-    place: SocketAddr,
-    address: &parlor_transport::address::RelayAddress,
+    (place, address): (SocketAddr, &RelayAddress),
     flight: &watch::Sender<Arc<Flight>>,
     mut heard: watch::Receiver<Arc<Flight>>,
+    is_first: bool,
 ) -> Attempt {
-    let Connected { session, early } =
-        match endpoint.connect_early(place, &address.host, address.trust()).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                return Attempt::Failed(Refusal::new(error.code(), format!("{place}: {}", error.text)));
-            }
-        };
+    let (host, trust) = (&address.host, address.trust());
+    let connected = match is_first {
+        true => endpoint.connect_early(place, host, trust).await,
+        false => {
+            let session = endpoint.connect(place, host, trust).await;
+            session.map(|session| Connected { session, early: None })
+        }
+    };
+    let Connected { session, early } = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
+            return Attempt::Failed(Refusal::new(error.code(), format!("{place}: {}", error.text)));
+        }
+    };
     let mut outcome = begin(shared, flight, session.clone(), &mut heard, early).await;
     if matches!(outcome, Ok(None)) {
         // The relay does not know the ticket any more, and took nothing of what came before the handshake.
