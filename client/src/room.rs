@@ -120,6 +120,12 @@ pub enum RoomEvent {
         /// Users in the room now, this one included.
         count: u32,
     },
+    /// So many users are in the room now, this one included: for who joined with
+    /// [`publishers_only`](crate::JoinOptions::publishers_only). Several changes of the number may be told as one.
+    UsersCounted {
+        /// How many.
+        count: u32,
+    },
     /// Streams began. The first of these holds all that were there before.
     StreamsAdded(Vec<StreamInfo>),
     /// A stream ended.
@@ -258,6 +264,7 @@ impl RoomEvent {
         match self {
             RoomEvent::UsersAdded { count, .. }
             | RoomEvent::UserRemoved { count, .. }
+            | RoomEvent::UsersCounted { count }
             | RoomEvent::Resync { count, .. } => Some(*count),
             _ => None,
         }

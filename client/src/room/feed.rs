@@ -41,6 +41,8 @@ pub struct Feed {
     token_expiry: Option<Timestamp>,
     /// Notices of that so far.
     token_notices: u64,
+    /// How many users there are, where that is all the relay tells of most of them.
+    count: Option<u32>,
     /// The relay ends soon; perhaps there is another one.
     leaving: Option<Option<RelayAddress>>,
 }
@@ -60,6 +62,7 @@ impl Feed {
             capacity,
             token_expiry: None,
             token_notices: 0,
+            count: None,
             leaving: None,
             messages: VecDeque::new(),
             messages_bytes: 0,
@@ -74,6 +77,11 @@ impl Feed {
             Change::Replaced => {
                 self.first = self.end() + 1;
                 self.events.clear();
+                return;
+            }
+            // Not one event among others: only the last count is of interest.
+            Change::Counted => {
+                self.count = Some(count);
                 return;
             }
             Change::UserAdded(user) if user.user != self.me => {
@@ -174,6 +182,8 @@ pub struct Reader {
     message: u64,
     /// Notices of the token's end that were told or came to nothing.
     token_notices: u64,
+    /// The count that it was told last.
+    count: Option<u32>,
     /// Whether it was told that the relay ends soon.
     told_leaving: bool,
     /// What a difference was cut into: a handful, and at first the states and infos that are there.
@@ -205,6 +215,7 @@ impl Reader {
             return Some(RoomEvent::RelayLeaving { address: address.clone() });
         }
         let event = self.pending.pop_front().or_else(|| self.next_change(feed));
+        let event = event.or_else(|| self.next_count(feed));
         let Some(event) = event else { return self.next_message(feed) };
         self.seen.apply(&event);
         if let RoomEvent::State(status) = &event {
@@ -218,6 +229,12 @@ impl Reader {
         let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
         self.next = Some(next + 1);
         Some(event)
+    }
+
+    fn next_count(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        let count = feed.count.filter(|count| self.count != Some(*count))?;
+        self.count = Some(count);
+        Some(RoomEvent::UsersCounted { count })
     }
 
     /// Changes come first: so a user is known before what they say, if the relay told of both.

@@ -113,7 +113,7 @@ impl Lobby {
         client.lanes =
             publications.iter().map(|(lane, _)| *lane).chain(client.plays.keys().copied()).collect();
         let plays: Vec<u32> = client.plays.keys().copied().collect();
-        let view = if client.presence.uninterested { View::WithoutUsers } else { View::Everything };
+        let view = View::of(client.presence);
         self.clients.remove(&session);
         self.outputs.push_back(Output::Resumed { session: earlier, connection: session });
         tracing::info!(session = earlier.0, room = %key.room, "session resumed");

@@ -97,7 +97,7 @@ impl Lobby {
         client.phase = Phase::Joined { room: key.clone(), user };
         let lanes: Vec<_> = client.plays.keys().copied().collect();
         let room = live.room.clone();
-        let view = if client.presence.uninterested { View::WithoutUsers } else { View::Everything };
+        let view = View::of(client.presence);
         let joined = {
             let room = lock(&room);
             let (epoch, position) = (room.epoch(), room.position_in(view));

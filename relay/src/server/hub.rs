@@ -28,6 +28,7 @@ use crate::lock;
 use crate::metrics::latency::{self, Histogram};
 use crate::room::View;
 use crate::room::index::RoomKey;
+use crate::server::signals::{Signals, Told};
 
 /// What all connections share. Its lock is held for one message at a time, never across an await.
 pub(crate) struct Hub {
@@ -79,8 +80,8 @@ struct State {
     routes: BTreeMap<SessionId, Route>,
     /// The sessions that connections resumed, by the session that they began with.
     resumed: BTreeMap<SessionId, SessionId>,
-    /// Tells the members of a room that it has new events.
-    rooms: BTreeMap<RoomKey, watch::Sender<()>>,
+    /// Tells the members of rooms that there are new events.
+    signals: Signals,
 }
 
 struct Route {
@@ -106,7 +107,7 @@ pub(crate) enum Mail {
     /// From the lobby.
     Notice(Notice),
     /// [`Notice::Entered`], with the signal of new events.
-    Entered { room: SharedRoom, view: View, from: Option<u64>, changed: watch::Receiver<()> },
+    Entered { room: SharedRoom, view: View, from: Option<u64>, changed: watch::Receiver<Told> },
 }
 
 #[derive(Default)]
@@ -166,7 +167,7 @@ impl Hub {
             latencies: BTreeMap::new(),
             routes: BTreeMap::new(),
             resumed: BTreeMap::new(),
-            rooms: BTreeMap::new(),
+            signals: Signals::default(),
         };
         Hub {
             clock,
@@ -280,7 +281,7 @@ impl Hub {
     }
 
     fn tell_due(&self, state: &State) {
-        let due = state.lobby.poll_timeout();
+        let due = state.poll_timeout();
         if due.is_some_and(|due| state.told.is_none_or(|told| due < told)) {
             self.sooner.notify_one();
         }
@@ -307,15 +308,19 @@ impl Hub {
 
     /// What was due is done.
     pub(crate) fn handle_timeout(&self) {
+        let now = self.clock.now();
         let mut state = lock(&self.state);
-        state.lobby.handle_timeout(self.clock.now(), self.date());
-        state.deliver(&self.counts);
+        if state.lobby.poll_timeout().is_some_and(|due| due <= now) {
+            state.lobby.handle_timeout(now, self.date());
+            state.deliver(&self.counts);
+        }
+        state.signals.handle_timeout(now);
     }
 
     /// When [`Hub::handle_timeout`] is due; to be asked again after [`Hub::sooner`].
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         let mut state = lock(&self.state);
-        state.told = state.lobby.poll_timeout();
+        state.told = state.poll_timeout();
         state.told
     }
 
@@ -347,6 +352,7 @@ impl Hub {
         let mut state = lock(&self.state);
         let outcome = action(self.clock.now(), self.date(), &mut state.lobby);
         state.deliver(&self.counts);
+        self.tell_due(&state);
         outcome
     }
 
@@ -422,6 +428,10 @@ impl State {
         self.resumed.get(&connection).copied().unwrap_or(connection)
     }
 
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        self.lobby.poll_timeout().into_iter().chain(self.signals.poll_timeout()).min()
+    }
+
     /// A session goes on with another connection.
     fn move_route(&mut self, session: SessionId, connection: SessionId) {
         let Some(route) = self.routes.remove(&connection) else { return };
@@ -436,8 +446,8 @@ impl State {
         while let Some(output) = self.lobby.poll_output() {
             match output {
                 Output::RoomChanged(key) => {
-                    if let Some(signal) = self.rooms.get(&key) {
-                        signal.send_replace(());
+                    if let Some(room) = self.lobby.room(&key) {
+                        self.signals.change(self.clock.now(), &lock(&room));
                     }
                 }
                 Output::Message { to, message, lossy } => {
@@ -445,7 +455,7 @@ impl State {
                         self.pass_on(counts, id, message.clone(), lossy);
                     }
                 }
-                Output::RoomEnded(key) => _ = self.rooms.remove(&key),
+                Output::RoomEnded(key) => self.signals.end(&key),
                 Output::Resumed { session, connection } => self.move_route(session, connection),
                 Output::Happened(happening) => {
                     self.outbox.push(self.calendar.date(&self.clock), happening);
@@ -453,9 +463,8 @@ impl State {
                 Output::Notice(id, notice) => {
                     let mail = match notice {
                         Notice::Entered { room, view, from } => {
-                            let key = lock(&room).key().clone();
-                            let signal = self.rooms.entry(key).or_insert_with(|| watch::Sender::new(()));
-                            Mail::Entered { room, view, from, changed: signal.subscribe() }
+                            let changed = self.signals.subscribe(&lock(&room), view);
+                            Mail::Entered { room, view, from, changed }
                         }
                         notice => Mail::Notice(notice),
                     };

@@ -3,6 +3,7 @@
 use super::extra::*;
 use super::message::*;
 use super::operate::{ADDRESS_MAX, FramesRefused, GoAway, Moderate};
+use super::room::*;
 use crate::token::Token;
 use crate::wire::WireError;
 
@@ -155,6 +156,6 @@ nothing_to_check! {
     Leave Unpublish StopPlay RequestKeyframe ProbeClock
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
     TokenExpiring Resume FramesRefused
-    UserJoined UserLeft StreamRemoved EventStamp
+    RoomCount UserJoined UserLeft StreamRemoved EventStamp
     SetTrackState TrackStateChanged
 }
