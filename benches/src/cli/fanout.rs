@@ -310,6 +310,9 @@ pub(super) struct RelayArgs {
     /// Who joins shows a token that is signed with this.
     #[arg(long)]
     secret: Option<String>,
+    /// So many users may come, more than by default also in one room.
+    #[arg(long)]
+    users: Option<usize>,
 }
 
 /// The relay of a measurement: prints its address, serves until it is killed.
@@ -319,6 +322,9 @@ pub(super) fn relay(args: &RelayArgs) -> Result<(), Failure> {
         let mut config = Config::dev();
         if let Some(secret) = &args.secret {
             config.apps = vec![App::with_keys(AppId::dev(), vec![VerifyingKey::from_secret(secret)?])?];
+        }
+        if let Some(users) = args.users {
+            parlor_benches::room::allow(&mut config, users);
         }
         let relay = Relay::bind(config).await?;
         println!("{}", relay.address(RoomId::new("fanout").ok()));

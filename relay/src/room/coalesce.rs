@@ -118,7 +118,9 @@ impl<'a> Marks<'a> {
         let told: Vec<usize> = self.newest.range(tracks).map(|(_, at)| *at).collect();
         let info = self.newest.get(&Subject::Stream(stream)).copied();
         told.into_iter().chain(info).for_each(|at| self.is_told[at] = false);
-        self.newest.retain(|subject, _| !matches!(subject, Subject::Track(of, _) | Subject::Stream(of) if *of == stream));
+        self.newest.retain(
+            |subject, _| !matches!(subject, Subject::Track(of, _) | Subject::Stream(of) if *of == stream),
+        );
     }
 }
 

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parlor_transport::id::{SessionId, StreamId};
 use parlor_transport::wire::control::{
-    self, ENTRIES_MAX, EventStamp, Presence, RoomExtra, RoomInfoChanged, RoomMessage, SnapshotPage, StreamAdded,
-    StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackStateChanged, UserInfo, UserJoined,
-    UserLeft, encode,
+    self, ENTRIES_MAX, EventStamp, Presence, RoomExtra, RoomInfoChanged, RoomMessage, SnapshotPage,
+    StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackStateChanged, UserInfo,
+    UserJoined, UserLeft, encode,
 };
 
 use crate::limits::{EVENT_BATCH_MAX, PAGE_BYTES_MAX, SNAPSHOT_USERS_PER_EVENT};

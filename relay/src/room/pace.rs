@@ -143,7 +143,10 @@ mod tests {
                     while let Some((group, what)) = pace.poll(at(now)) {
                         told.push((now, group, what));
                     }
-                    assert!(pace.poll_timeout().is_none_or(|due| due > at(now)), "polled until there is none");
+                    assert!(
+                        pace.poll_timeout().is_none_or(|due| due > at(now)),
+                        "polled until there is none"
+                    );
                 }
                 _ => now += 1,
             }

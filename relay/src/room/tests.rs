@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use parlor_transport::error::Code;
 use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId, UserName};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{
-    Delivery, Departure, TrackInfo, TrackKind, TrackState, TrackStatus,
-};
+use parlor_transport::wire::control::{Delivery, Departure, TrackInfo, TrackKind, TrackState, TrackStatus};
 use proptest::prelude::*;
 
 use super::index::{Action, Index, MemoryIndex, Proposal, Ticket, Verdict};

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use parlor_transport::id::{StreamId, UserId};
-use parlor_transport::wire::control::{
-    MessageReader, RoomExtra, RoomMessage, StreamExtra, TrackStatus,
-};
+use parlor_transport::wire::control::{MessageReader, RoomExtra, RoomMessage, StreamExtra, TrackStatus};
 
 use crate::room::events::After;
 use crate::room::extras::Extras;

@@ -71,7 +71,9 @@ fn a_large_room_comes_in_pages_that_fit_a_message() {
     assert!(snapshot.pages.len() > 50);
     assert!(snapshot.pages.iter().all(|page| page.len() <= PAGE_BYTES_MAX + 256), "pages are bounded");
     assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
-    let After::Events(last) = room.after(View::Everything, 1999, u64::MAX) else { panic!("there is one more") };
+    let After::Events(last) = room.after(View::Everything, 1999, u64::MAX) else {
+        panic!("there is one more")
+    };
     assert_eq!(decode_all(&last.bytes).len(), 1);
 }
 

@@ -278,11 +278,7 @@ impl Presence {
 
     /// The options with these bits; those of newer versions are ignored.
     pub const fn from_bits(bits: u8) -> Self {
-        Presence {
-            unseen: bits & 1 != 0,
-            uninterested: bits & 2 != 0,
-            publishers_only: bits & 4 != 0,
-        }
+        Presence { unseen: bits & 1 != 0, uninterested: bits & 2 != 0, publishers_only: bits & 4 != 0 }
     }
 }
 
