@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{StreamId, UserId, UserName};
 use parlor_transport::wire::control::{
-    Delivery, Departure, EventStamp, Extras, RoomExtra, RoomInfoChanged, RoomMessage, Said, SnapshotPage,
-    StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackInfo, TrackKind, TrackState,
-    TrackStateChanged, TrackStatus, UserInfo, UserJoined, UserLeft,
+    Delivery, Departure, EventStamp, Extras, RoomCount, RoomExtra, RoomInfoChanged, RoomMessage, Said,
+    SnapshotPage, StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackInfo,
+    TrackKind, TrackState, TrackStateChanged, TrackStatus, UserInfo, UserJoined, UserLeft,
 };
 use proptest::prelude::*;
 
@@ -305,6 +305,25 @@ fn pages_that_do_not_fit_together_are_refused() {
         assert!(outcome.is_err(), "{bad:?}");
         assert_eq!(mirror.place(), None);
     }
+}
+
+#[test]
+fn the_last_count_is_told_once_and_changes_nothing_else() {
+    let joined = RoomStatus::new(RoomReason::Joined);
+    let (_, mut mirror) = small_room();
+    let (mut feed, mut reader) = (Feed::new(user(0)), Reader::default());
+    while reader.next(&feed, &mirror, &joined).is_some() {}
+    let (place, users) = (mirror.place(), mirror.users().clone());
+    for users in [1000, 1001, 1002] {
+        let change = mirror.apply(RoomMessage::Count(RoomCount { users })).unwrap().unwrap();
+        feed.push_change(change, mirror.count());
+    }
+    assert_eq!((mirror.place(), mirror.users(), mirror.count()), (place, &users, 1002));
+    let told: Vec<_> = std::iter::from_fn(|| reader.next(&feed, &mirror, &joined)).collect();
+    assert_eq!(told, [RoomEvent::UsersCounted { count: 1002 }]);
+    let change = mirror.apply(RoomMessage::Count(RoomCount { users: 1002 })).unwrap().unwrap();
+    feed.push_change(change, mirror.count());
+    assert_eq!(reader.next(&feed, &mirror, &joined), None, "it is the same");
 }
 
 #[test]
