@@ -198,8 +198,9 @@ fn record(stage: &Stage, number: usize, news: &News, now: Timestamp) {
         News::Came(user) => (&stage.came, user),
         News::Went(user) => (&stage.went, user),
     };
-    let other = number_of(user).filter(|other| *other != number);
-    if let Some(delay) = other.and_then(|other| times.since(other, now)) {
+    let Some(delay) = number_of(user).and_then(|other| times.since(other, now)) else { return };
+    // What happened before the user's own join, its snapshot may not have shown yet: nobody waited for that.
+    if stage.came.since(number, now).is_some_and(|stay| delay < stay) {
         stage.delays[stage.phase.load(Ordering::Relaxed)].record(delay);
     }
 }
