@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use parlor_client::room::RoomState;
-use parlor_client::{PublishOptions, Room, RoomEvent};
+use parlor_client::room::{RoomEvent, RoomState};
+use parlor_client::{PublishOptions, Room};
 use parlor_tests::world::{Person, World};
 use parlor_transport::clock::Clock;
 use parlor_transport::id::{AppId, RoomId, UserId, UserName};
