@@ -241,10 +241,10 @@ impl Speakers {
         if is_silent || (is_louder && now.saturating_since(weakest.since) >= HOLD) {
             self.chosen[at] = taken;
             self.last = self.last.filter(|place| place.voice != id);
-            // Who had it is the last who spoke, if nobody did since.
+            // Who had it is the last who spoke, if nobody did since; it is given up to the next who begins.
             let spoke_since = |last: Place| self.spoke(last.voice) > self.spoke(weakest.voice);
             if !self.last.is_some_and(spoke_since) {
-                self.last = Some(Place { since: now, ..weakest });
+                self.last = Some(weakest);
             }
             return;
         }

@@ -191,7 +191,7 @@ fn every_reader_is_told_the_newest_voice_that_leads_and_nothing_twice() {
     let mut feed = Feed::new(user(0));
     let status = RoomStatus::new(RoomReason::Joined);
     let speaker = |n: u8| Some(Speaker { stream: stream(n, n).stream, user: user(n) });
-    let mut told = |reader: &mut Reader, feed: &Feed| {
+    let told = |reader: &mut Reader, feed: &Feed| {
         let events = std::iter::from_fn(|| reader.next(feed, &mirror, &status));
         let led = events.filter_map(|event| match event {
             RoomEvent::ActiveSpeaker(speaker) => Some(speaker),

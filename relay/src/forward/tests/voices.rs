@@ -103,10 +103,10 @@ fn what_is_not_heard_takes_no_place_and_loses_none() {
         microphone.send(false);
     }
     assert_eq!(heard(&microphone, &mut play), NONE);
-    let sent = play.frames_sent(0);
+    let (sent, skipped) = (play.frames_sent(0), play.frames_skipped(0));
     microphone.send(true);
     assert_eq!(heard(&microphone, &mut play), [microphone.number - 1]);
-    assert_eq!((play.frames_sent(0), play.frames_skipped(0)), (sent + 1, 0));
+    assert_eq!((play.frames_sent(0), play.frames_skipped(0)), (sent + 1, skipped));
 }
 
 #[test]
@@ -114,10 +114,10 @@ fn a_place_that_was_kept_is_filled_though_the_voice_is_heard_no_more() {
     let mut microphone = Microphone::new();
     let mut play = microphone.play(1);
     microphone.send(true);
-    let (sequence, late) = microphone.lose();
-    microphone.send(true);
     let mut next = |microphone: &Microphone| play.next(at(microphone.ms), 0, FAST, |_| true);
     assert!(matches!(next(&microphone), Step::Send(frame) if frame.header().number == 0));
+    let (sequence, late) = microphone.lose();
+    microphone.send(true);
     assert!(matches!(next(&microphone), Step::Reserve));
     assert!(matches!(next(&microphone), Step::Send(frame) if frame.header().number == 2));
     for other in microphone.others.clone() {
