@@ -17,8 +17,8 @@
 //! - [`limits`]: every bound with its reason. [`config`], [`logging`]: for the program.
 //!
 //! # What holds
-//! - No lock is held across an await. Locks are taken in this order: hub (lobby), room; plays, publication; the gate's and
-//!   a room's voices' are held with no other.
+//! - No lock is held across an await. Locks are taken in this order: hub (lobby), room; plays, publication; the gate's is
+//!   held with no other, that of a room's voices with none but the hub's.
 //! - Nothing is queued per player: a player is a cursor, and what it is too slow for it skips.
 //! - A user's join comes before its streams, its streams' end before its leave, in everyone's events.
 //! - A frame that goes out decodes, given what went out before it.

@@ -16,15 +16,15 @@ use parlor_transport::sim::{self, Profile, Sim};
 const LISTENERS: usize = 5;
 const FRAME: Duration = Duration::from_millis(20);
 /// Frames from the begin of one turn to the next.
-const TURN: u32 = 100;
-const TURNS: u32 = 6;
+const TURN: u32 = 33;
+const TURNS: u32 = 20;
 
-/// Those who speak in a turn: three others each time.
+/// Those who speak in a turn: from one to the next somebody stops and somebody begins.
 fn speakers(turn: u32, publishers: usize) -> Vec<usize> {
-    (0..3).map(|place| (3 * turn as usize + place) % publishers).collect()
+    (0..3).map(|place| (turn as usize + place) % publishers).collect()
 }
 
-/// Publishes silence and, in its turns, speech, the first of three a little louder.
+/// Publishes silence and, in its turns, speech, the second of three a little louder.
 async fn talk(publisher: Publisher, me: usize, publishers: usize, start: Timestamp) -> Publisher {
     let clock = publisher.clock().clone();
     let phase = FRAME * me as u32 / publishers as u32;
@@ -32,7 +32,7 @@ async fn talk(publisher: Publisher, me: usize, publishers: usize, start: Timesta
         clock.sleep_until(start + phase + FRAME * number).await;
         let place = speakers(number / TURN, publishers).iter().position(|&speaker| speaker == me);
         let level = match place {
-            Some(0) => AudioLevel { below_full_scale: 16, voice: true },
+            Some(1) => AudioLevel { below_full_scale: 16, voice: true },
             Some(_) => AudioLevel { below_full_scale: 24, voice: true },
             None => AudioLevel { below_full_scale: 90, voice: false },
         };
@@ -50,7 +50,6 @@ struct Heard {
     /// By listener: who was said to lead, and when after the start.
     leaders: Vec<Vec<(Duration, Option<String>)>>,
     relay: RelayHandle,
-    start: Timestamp,
 }
 
 async fn meet(sim: &Sim, publishers: usize) -> Heard {
@@ -128,14 +127,14 @@ async fn meet(sim: &Sim, publishers: usize) -> Heard {
     for task in listening {
         leaders.push(task.await.unwrap());
     }
-    Heard { frames, leaders, relay: world.relay.clone(), start }
+    Heard { frames, leaders, relay: world.relay.clone() }
 }
 
 #[test]
 fn a_large_room_hears_who_speaks_at_once_and_hardly_anybody_else() {
     sim::run(1, async |sim| {
         let publishers = 10;
-        let Heard { frames, leaders, relay, start } = meet(&sim, publishers).await;
+        let Heard { frames, leaders, relay } = meet(&sim, publishers).await;
         for heard in &frames {
             assert!(heard.iter().all(|(.., frame)| frame.missed == 0), "what is left out is not missed");
             let mut by_number: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
@@ -145,28 +144,12 @@ fn a_large_room_hears_who_speaks_at_once_and_hardly_anybody_else() {
             for number in 0..TURN * TURNS {
                 let speakers = speakers(number / TURN, publishers);
                 let voices = by_number.get(&number).cloned().unwrap_or_default();
-                // While turns change, one voice may have had its frame of the same 20 ms before another took its place.
-                let most = if number % TURN < 4 { 4 + 3 } else { 4 };
+                // When turns change, one voice may have had its frame of the same 20 ms before another took its place.
+                let most = if number % TURN < 3 { 5 } else { 4 };
                 assert!(voices.len() <= most, "frame {number}: {voices:?}");
-                // Three frames after the first is the fourth: 60 ms.
-                if number % TURN >= 3 {
-                    assert!(
-                        speakers.iter().all(|speaker| voices.contains(speaker)),
-                        "frame {number}: {voices:?}"
-                    );
-                }
-            }
-            for turn in 0..TURNS {
-                let speakers = speakers(turn, publishers);
-                let first = heard.iter().filter(|(stream, number, _)| {
-                    speakers.contains(stream) && (turn * TURN..(turn + 1) * TURN).contains(number)
-                });
-                let first = first.map(|(.., frame)| frame.captured).min().unwrap();
-                let begin = start + FRAME * (turn * TURN);
-                assert!(
-                    first.saturating_since(begin) <= Duration::from_millis(22),
-                    "somebody is heard at once"
-                );
+                // The last of them has just begun, and is heard from the fourth frame on at the latest: after 60 ms.
+                let settled = if number % TURN < 3 { &speakers[..2] } else { &speakers[..] };
+                assert!(settled.iter().all(|speaker| voices.contains(speaker)), "frame {number}: {voices:?}");
             }
         }
         let sent = relay.counters();
@@ -179,13 +162,15 @@ fn a_large_room_hears_who_speaks_at_once_and_hardly_anybody_else() {
 
         for told in &leaders {
             let names: Vec<_> = told.iter().map(|(_, name)| name.as_deref()).collect();
+            // Who is first at first, then the loudest of each turn.
+            let loudest = (0..TURNS).map(|turn| speakers(turn, publishers)[1]);
             let expected: Vec<_> =
-                (0..TURNS).map(|turn| format!("p{}", speakers(turn, publishers)[0])).collect();
+                [0].into_iter().chain(loudest).map(|number| format!("p{number}")).collect();
             let expected: Vec<_> = expected.iter().map(|name| Some(name.as_str())).chain([None]).collect();
-            assert_eq!(names, expected, "the loudest of each turn, then nobody");
-            for (turn, (after, _)) in told.iter().take(TURNS as usize).enumerate() {
+            assert_eq!(names, expected);
+            for (turn, (after, _)) in told[1..].iter().take(TURNS as usize).enumerate() {
                 let after = after.saturating_sub(FRAME * TURN * turn as u32);
-                assert!(after <= Duration::from_millis(600), "turn {turn}: {after:?}");
+                assert!((300..600).contains(&after.as_millis()), "turn {turn}: {after:?}");
             }
             let (silence, _) = told.last().unwrap();
             let silence = silence.saturating_sub(FRAME * TURN * TURNS);
@@ -198,12 +183,12 @@ fn a_large_room_hears_who_speaks_at_once_and_hardly_anybody_else() {
 fn a_small_room_hears_everybody_and_is_told_who_leads() {
     sim::run(2, async |sim| {
         let publishers = 8;
-        let Heard { frames, leaders, relay, .. } = meet(&sim, publishers).await;
+        let Heard { frames, leaders, relay } = meet(&sim, publishers).await;
         let each = (TURN * TURNS) as usize * publishers;
         for heard in &frames {
             assert_eq!((heard.len(), heard.iter().map(|(.., frame)| frame.missed).sum::<u64>()), (each, 0));
         }
         assert_eq!(relay.counters().frames_unheard, 0);
-        assert!(leaders.iter().all(|told| told.len() == TURNS as usize + 1), "{leaders:?}");
+        assert!(leaders.iter().all(|told| told.len() == TURNS as usize + 2), "{leaders:?}");
     });
 }
