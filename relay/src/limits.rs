@@ -66,6 +66,12 @@ pub struct Limits {
     pub message_cost_per_second_max: u32,
     /// Streams that one user plays at once: four pages of a grid of 8 x 8.
     pub play_max: u32,
+    /// How many of the loudest voices are forwarded in a large room, beside whoever spoke last; 0 forwards all. More than
+    /// three at once nobody follows, and each costs a packet to everybody every 20 ms.
+    pub loudest_voices: usize,
+    /// A room is large with more tracks of sound than this: fewer cost little, and leaving none out keeps the sound of
+    /// the rooms themselves.
+    pub loudest_voices_above: usize,
     /// Bytes of frames kept per track and layer: 4 s at 4 Mbit/s. At least one largest frame.
     pub cache_bytes_max: usize,
     /// Age of the oldest frame kept: older ones could not be caught up with in time anyway.
@@ -109,6 +115,8 @@ impl Default for Limits {
             message_burst_max: 200,
             message_cost_per_second_max: 80,
             play_max: 256,
+            loudest_voices: 3,
+            loudest_voices_above: 8,
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
             keyframe_interval_min: Duration::from_millis(500),

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::reload::{Reloading, Settings};
 use crate::auth::App;
 use crate::connection::messages::Messages;
+use crate::forward::voices::Voices;
 use crate::gate::{Gate, GateCounts};
 use crate::http::webhooks::Outbox;
 use crate::limits::NOTICES_MAX;
@@ -107,7 +108,13 @@ pub(crate) enum Mail {
     /// From the lobby.
     Notice(Notice),
     /// [`Notice::Entered`], with the signal of new events.
-    Entered { room: SharedRoom, view: View, from: Option<u64>, changed: watch::Receiver<Told> },
+    Entered {
+        room: SharedRoom,
+        view: View,
+        from: Option<u64>,
+        changed: watch::Receiver<Told>,
+        voices: Arc<Voices>,
+    },
 }
 
 #[derive(Default)]
@@ -121,6 +128,7 @@ pub(crate) struct Counts {
     pub(crate) frames_skipped: AtomicU64,
     pub(crate) frames_gone: AtomicU64,
     pub(crate) frames_over_limit: AtomicU64,
+    pub(crate) frames_unheard: AtomicU64,
     pub(crate) messages_sent: AtomicU64,
     pub(crate) messages_dropped: AtomicU64,
 }
@@ -146,6 +154,8 @@ pub struct Counters {
     pub frames_gone: u64,
     /// Frames from publishers that were over their limit, and dropped.
     pub frames_over_limit: u64,
+    /// Frames of sound that were passed on to nobody, because other voices of a large room are heard.
+    pub frames_unheard: u64,
     /// What became of attempts to connect.
     pub gate: GateCounts,
     /// App messages passed on, each counted once for each receiver.
@@ -401,6 +411,7 @@ impl Hub {
             frames_skipped: get(&self.counts.frames_skipped),
             frames_gone: get(&self.counts.frames_gone),
             frames_over_limit: get(&self.counts.frames_over_limit),
+            frames_unheard: get(&self.counts.frames_unheard),
             gate: self.gate().counts(),
         }
     }
@@ -462,9 +473,9 @@ impl State {
                 }
                 Output::Notice(id, notice) => {
                     let mail = match notice {
-                        Notice::Entered { room, view, from } => {
+                        Notice::Entered { room, view, from, voices } => {
                             let changed = self.signals.subscribe(&lock(&room), view);
-                            Mail::Entered { room, view, from, changed }
+                            Mail::Entered { room, view, from, changed, voices }
                         }
                         notice => Mail::Notice(notice),
                     };

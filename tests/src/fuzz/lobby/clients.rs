@@ -144,7 +144,7 @@ impl Clients {
                     connection.is_closing = true;
                 }
             }
-            Notice::Entered { room, view, from } => {
+            Notice::Entered { room, view, from, .. } => {
                 let connection = self.serving_mut(session).expect("who enters is connected");
                 assert!(!connection.is_entered, "a connection has one QUIC stream of events");
                 connection.is_entered = true;

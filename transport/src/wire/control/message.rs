@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use super::extra::*;
-use super::operate::{FramesRefused, GoAway, Moderate};
+use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -213,6 +213,8 @@ pub enum RelayMessage {
     GoAway(GoAway),
     /// Frames published here are dropped; the stream goes on.
     FramesRefused(FramesRefused),
+    /// Another voice leads in the room, or none.
+    ActiveSpeaker(ActiveSpeaker),
 }
 
 /// Either way, on an app-message stream.
