@@ -103,8 +103,7 @@ async fn stay(stage: &Stage, member: &Member) -> Result<(), String> {
     let begun = clock.now();
     // A host name of their own, so that nobody goes on with another user's TLS session.
     let host = format!("u{number}.invalid");
-    let session =
-        endpoint.connect(stage.relay, &host, stage.trust.clone()).await.map_err(|e| e.to_string())?;
+    let session = endpoint.connect(stage.relay, &host, stage.trust).await.map_err(|e| e.to_string())?;
     *member.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
     let (mut requests, mut answers) = session.open_requests().await.map_err(|e| e.to_string())?;
     let (mut inbound, _lanes) = session.inbound();
