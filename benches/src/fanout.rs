@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use parlor_client::publisher::EncodedFrame;
 use parlor_client::{
-    Delivery, Engine, EngineConfig, JoinOptions, PlayOptions, Player, PublishOptions, Publisher, Room,
-    Scenario, Timestamp,
+    AudioLevel, Delivery, Engine, EngineConfig, JoinOptions, PlayOptions, Player, PublishOptions, Publisher,
+    Room, Scenario, Timestamp,
 };
 use parlor_transport::clock::Clock;
 use parlor_transport::quic::Binding;
@@ -61,8 +61,10 @@ pub struct Outcome {
     pub bytes: u64,
     /// The fewest packets that carry them.
     pub packets: u64,
-    /// Frames published then, times those who play them.
+    /// Frames published then, times those who play them; of sound those of the ones who speak.
     pub due: u64,
+    /// How many of those reached a subscriber.
+    pub due_delivered: u64,
     /// What the relay used meanwhile; `None` where the system does not tell.
     pub usage: Option<Usage>,
     /// The relay's memory for each subscriber, bytes.
@@ -101,19 +103,23 @@ struct Tally {
     phase: AtomicU8,
     /// For each stream the numbers of the frames that count: the first, and the one after the last.
     counted: Vec<(AtomicU64, AtomicU64)>,
+    shape: Shape,
     delivered: AtomicU64,
+    due_delivered: AtomicU64,
     bytes: AtomicU64,
     packets: AtomicU64,
     ages: Mutex<Vec<Option<Duration>>>,
 }
 
 impl Tally {
-    fn new(streams: usize) -> Self {
+    fn new(streams: usize, shape: Shape) -> Self {
         let none = || (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
         Tally {
             phase: AtomicU8::new(WARMING),
             counted: (0..streams).map(|_| none()).collect(),
+            shape,
             delivered: AtomicU64::default(),
+            due_delivered: AtomicU64::default(),
             bytes: AtomicU64::default(),
             packets: AtomicU64::default(),
             ages: Mutex::default(),
@@ -135,13 +141,32 @@ impl Tally {
         (first.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&number)
     }
 
-    /// Frames of all streams that count.
-    fn published(&self) -> u64 {
-        let count = |(first, end): &(AtomicU64, AtomicU64)| {
-            end.load(Ordering::Relaxed).saturating_sub(first.load(Ordering::Relaxed))
-        };
-        self.counted.iter().map(count).sum()
+    /// Whether this frame has to reach everybody: all pictures, and sound of those who speak.
+    fn is_due(&self, stream: usize, number: u64) -> bool {
+        self.shape.kind == Kind::Video || speaks(stream, self.counted.len(), number, &self.shape)
     }
+
+    /// Frames of all streams that count and are due.
+    fn due(&self) -> u64 {
+        let count = |(stream, (first, end)): (usize, &(AtomicU64, AtomicU64))| {
+            let numbers = first.load(Ordering::Relaxed)..end.load(Ordering::Relaxed);
+            numbers.filter(|&number| self.is_due(stream, number)).count() as u64
+        };
+        self.counted.iter().enumerate().map(count).sum()
+    }
+}
+
+/// How many speak at a time, and for how long.
+const SPEAKERS: usize = 3;
+/// See [`SPEAKERS`].
+const SPEECH: Duration = Duration::from_secs(2);
+
+/// Whether somebody speaks in this frame. One after the other begins, and stops when the third after them begins.
+fn speaks(stream: usize, streams: usize, number: u64, shape: &Shape) -> bool {
+    let speakers = SPEAKERS.min(streams);
+    let turn = (SPEECH.as_secs_f64() * f64::from(shape.frames_per_second)) as u64 / speakers.max(1) as u64;
+    let first = (number / turn.max(1)) as usize % streams.max(1);
+    (stream + streams - first) % streams.max(1) < speakers
 }
 
 fn failed(error: impl std::fmt::Display) -> io::Error {
@@ -155,7 +180,7 @@ impl Fanout {
     /// When the relay process does not start or somebody cannot join.
     pub async fn run(&self, progress: impl Fn(&str)) -> io::Result<Outcome> {
         let relay = RelayProcess::get(&self.relay, &self.relay_options)?;
-        let tally = Arc::new(Tally::new(self.publishers));
+        let tally = Arc::new(Tally::new(self.publishers, self.shape));
         let mut stage = Vec::new();
         for number in 0..self.publishers {
             stage.push(self.publish(&relay, number).await?);
@@ -194,7 +219,7 @@ impl Fanout {
             let phase = self.shape.interval() * number as u32 / self.publishers.max(1) as u32;
             let start = on_stage.engine.now() + phase;
             let (publisher, clock) = (on_stage.publisher.clone(), on_stage.engine.clock().clone());
-            tasks.spawn(send(publisher, number, clock, start, self.shape, Arc::clone(&tally)));
+            tasks.spawn(send(publisher, number, clock, start, Arc::clone(&tally)));
         }
         progress("warming up");
         clock.sleep(WARM_UP).await;
@@ -205,7 +230,7 @@ impl Fanout {
         let usage_after = relay.usage();
         tally.phase.store(LATE, Ordering::Relaxed);
         clock.sleep(LATE_MAX).await;
-        let due = tally.published() * audience_size;
+        let due = tally.due() * audience_size;
         tasks.shutdown().await;
         drop((audience, stage));
         let usage = usage_before.zip(usage_after).map(|(before, after)| after.since(&before));
@@ -216,6 +241,7 @@ impl Fanout {
             bytes: tally.bytes.load(Ordering::Relaxed),
             packets: tally.packets.load(Ordering::Relaxed),
             due,
+            due_delivered: tally.due_delivered.load(Ordering::Relaxed),
             usage,
             memory_per_subscriber: grown.map(|bytes| bytes / self.subscribers.max(1) as u64),
             length: self.length,
@@ -262,14 +288,8 @@ fn name(stream: usize) -> String {
 }
 
 /// Publishes until it is aborted.
-async fn send(
-    publisher: Arc<Publisher>,
-    stream: usize,
-    clock: Clock,
-    start: Timestamp,
-    shape: Shape,
-    tally: Arc<Tally>,
-) {
+async fn send(publisher: Arc<Publisher>, stream: usize, clock: Clock, start: Timestamp, tally: Arc<Tally>) {
+    let shape = tally.shape;
     let mut source = Source::new(shape);
     for number in 0_u32.. {
         let captured = start + shape.interval() * number;
@@ -279,7 +299,12 @@ async fn send(
         }
         let made = source.make();
         let keyframe = made.keyframe && shape.kind == Kind::Video;
-        let frame = EncodedFrame { keyframe, ..EncodedFrame::new(0, captured, made.payload) };
+        let level = match speaks(stream, tally.counted.len(), made.number, &shape) {
+            true => AudioLevel { below_full_scale: 20, voice: true },
+            false => AudioLevel { below_full_scale: 90, voice: false },
+        };
+        let level = (shape.kind == Kind::Audio).then_some(level);
+        let frame = EncodedFrame { keyframe, level, ..EncodedFrame::new(0, captured, made.payload) };
         tally.publish(stream, made.number);
         // Counted whether it is taken or not: what the client drops is not delivered either.
         _ = publisher.send_frame(frame);
@@ -294,12 +319,11 @@ async fn watch(player: Player, stream: usize, tally: Arc<Tally>) {
         if frame.missed > 0 {
             player.request_keyframe(0);
         }
-        let is_counted = number_of(&frame.payload).is_some_and(|number| tally.counts(stream, number));
-        if !is_counted {
-            continue;
-        }
+        let number = number_of(&frame.payload).filter(|&number| tally.counts(stream, number));
+        let Some(number) = number else { continue };
         let bytes = frame.payload.len();
         tally.delivered.fetch_add(1, Ordering::Relaxed);
+        tally.due_delivered.fetch_add(u64::from(tally.is_due(stream, number)), Ordering::Relaxed);
         tally.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         tally.packets.fetch_add(floor::packets(bytes) as u64, Ordering::Relaxed);
         if kept < DELAYS_MAX {
@@ -307,5 +331,21 @@ async fn watch(player: Player, stream: usize, tally: Arc<Tally>) {
             let age = Some(frame.age());
             tally.ages.lock().unwrap_or_else(PoisonError::into_inner).push(age);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_speak_at_a_time_and_everybody_for_two_seconds() {
+        let shape = Shape::audio(32_000);
+        for number in (0..1000).step_by(7) {
+            assert_eq!((0..10).filter(|&stream| speaks(stream, 10, number, &shape)).count(), 3);
+            assert!((0..2).all(|stream| speaks(stream, 2, number, &shape)));
+        }
+        let spoken = (0..330).filter(|&number| speaks(4, 10, number, &shape)).count();
+        assert_eq!(spoken, 99, "once in a round of ten turns, 33 frames a turn");
     }
 }

@@ -20,5 +20,6 @@ pub mod quantile;
 pub mod rate;
 pub mod relay_process;
 pub mod report;
+pub mod room;
 pub mod source;
 pub mod table;

@@ -342,6 +342,10 @@ impl Call {
             RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
             RelayMessage::GoAway(go_away) => self.handle_go_away(&go_away),
             RelayMessage::FramesRefused(refused) => self.handle_frames_refused(refused.lane, refused.refusal),
+            RelayMessage::ActiveSpeaker(active) => {
+                self.feed.set_speaker(active.speaker);
+                self.changed = true;
+            }
         }
         Ok(())
     }

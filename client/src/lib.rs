@@ -49,7 +49,7 @@ pub use parlor_transport::error::{Code, Coded, Refusal};
 pub use parlor_transport::id::{AppId, RoomId, StreamId, UserId, UserName};
 pub use parlor_transport::units::Timestamp;
 pub use parlor_transport::wire::control::{
-    Delivery, Departure, StreamInfo, TrackInfo, TrackKind, TrackState, TrackWish, UserInfo,
+    Delivery, Departure, Speaker, StreamInfo, TrackInfo, TrackKind, TrackState, TrackWish, UserInfo,
 };
 pub use parlor_transport::wire::frame::AudioLevel;
 

@@ -226,6 +226,16 @@ impl JoinOptions {
         self
     }
 
+    /// This user is told how many users there are, and who they are only while they publish: for an audience of
+    /// thousands. With their first stream users come, with their last one they go; places do not compare with those of
+    /// others. Of no effect beside [`uninterested`](Self::uninterested), nor on relays of before this option, which tell of
+    /// everyone.
+    #[must_use]
+    pub fn publishers_only(mut self) -> Self {
+        self.presence.publishers_only = true;
+        self
+    }
+
     /// Checks everything that can be checked without the relay.
     ///
     /// # Errors

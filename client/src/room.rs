@@ -16,7 +16,7 @@ use parlor_transport::error::Refusal;
 use parlor_transport::id::{IdError, StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
-    Departure, Extras, RoomExtra, StreamExtra, StreamInfo, TrackState, TrackStatus, UserInfo,
+    Departure, Extras, RoomExtra, Speaker, StreamExtra, StreamInfo, TrackState, TrackStatus, UserInfo,
 };
 
 pub use crate::call::Rung;
@@ -88,7 +88,8 @@ impl RoomStatus {
     }
 }
 
-/// Something happened in a room. The app's own user and streams are never reported to it.
+/// Something happened in a room. The app's own user and streams are never reported to it,
+/// but for [`ActiveSpeaker`](RoomEvent::ActiveSpeaker).
 ///
 /// A reader that applies every event to an empty [`RoomView`] always ends with the room as it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -118,6 +119,12 @@ pub enum RoomEvent {
         /// Why.
         reason: Departure,
         /// Users in the room now, this one included.
+        count: u32,
+    },
+    /// So many users are in the room now, this one included: for who joined with
+    /// [`publishers_only`](crate::JoinOptions::publishers_only). Several changes of the number may be told as one.
+    UsersCounted {
+        /// How many.
         count: u32,
     },
     /// Streams began. The first of these holds all that were there before.
@@ -169,6 +176,11 @@ pub enum RoomEvent {
         /// Another relay, if the operator named one.
         address: Option<RelayAddress>,
     },
+    /// Another voice leads in the room, or none since nobody has spoken for 2 s; before the first of these none does. By
+    /// the levels that publishers send with their sound, this user's own as well: the one event that may be about the
+    /// app's own user. At most about three a second; a slow reader gets the newest. Its stream may be unknown still,
+    /// or gone already.
+    ActiveSpeaker(Option<Speaker>),
     /// Another user sent a message. Those of one user come in the order they were sent, unless it sent them lossy
     /// and they were dropped. Between users, and with the other events, there is no order.
     Message {
@@ -258,6 +270,7 @@ impl RoomEvent {
         match self {
             RoomEvent::UsersAdded { count, .. }
             | RoomEvent::UserRemoved { count, .. }
+            | RoomEvent::UsersCounted { count }
             | RoomEvent::Resync { count, .. } => Some(*count),
             _ => None,
         }

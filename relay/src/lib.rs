@@ -10,6 +10,7 @@
 //! - [`auth`]: apps, their keys, and what a token lets its user do.
 //! - [`gate`]: who may begin a handshake. `allowance`: how much one user may publish.
 //! - [`forward`]: frames, from a publication's cache to its players' cursors.
+//! - [`speaker`]: which voices are heard in a large room, and whose leads.
 //! - [`metrics`]: what is counted, as text for Prometheus. `http`: health, metrics and administration.
 //! - [`webhook`]: what the app's server is told.
 //! - `connection`, [`server`], `http`: the shells, which move bytes and keep the time. quinn is not named here at all.
@@ -17,7 +18,7 @@
 //!
 //! # What holds
 //! - No lock is held across an await. Locks are taken in this order: hub (lobby), room; plays, publication; the gate's is
-//!   held with no other.
+//!   held with no other, that of a room's voices with none but the hub's.
 //! - Nothing is queued per player: a player is a cursor, and what it is too slow for it skips.
 //! - A user's join comes before its streams, its streams' end before its leave, in everyone's events.
 //! - A frame that goes out decodes, given what went out before it.
@@ -36,6 +37,7 @@ pub mod logging;
 pub mod metrics;
 pub mod room;
 pub mod server;
+pub mod speaker;
 pub mod webhook;
 
 pub use auth::App;

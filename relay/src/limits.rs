@@ -66,6 +66,12 @@ pub struct Limits {
     pub message_cost_per_second_max: u32,
     /// Streams that one user plays at once: four pages of a grid of 8 x 8.
     pub play_max: u32,
+    /// How many of the loudest voices are forwarded in a large room, beside whoever spoke last; 0 forwards all. More than
+    /// three at once nobody follows, and each costs a packet to everybody every 20 ms.
+    pub loudest_voices: usize,
+    /// A room is large with more tracks of sound than this: fewer cost little, and leaving none out keeps the sound of
+    /// the rooms themselves.
+    pub loudest_voices_above: usize,
     /// Bytes of frames kept per track and layer: 4 s at 4 Mbit/s. At least one largest frame.
     pub cache_bytes_max: usize,
     /// Age of the oldest frame kept: older ones could not be caught up with in time anyway.
@@ -109,6 +115,8 @@ impl Default for Limits {
             message_burst_max: 200,
             message_cost_per_second_max: 80,
             play_max: 256,
+            loudest_voices: 3,
+            loudest_voices_above: 8,
             cache_bytes_max: 2 << 20,
             cache_age_max: Duration::from_secs(4),
             keyframe_interval_min: Duration::from_millis(500),
@@ -146,11 +154,37 @@ pub const CACHE_BYTES_LEAST: usize = OBJECT_MAX;
 /// Events kept for members who read slowly. Past it (or [`EVENT_LOG_BYTES_MAX`]) they get a fresh snapshot,
 /// which for rooms of a few thousand users is no larger.
 pub const EVENT_LOG_EVENTS_MAX: usize = 4096;
-/// See [`EVENT_LOG_EVENTS_MAX`]: two per room, one of them without users, so that those of a thousand rooms take 2 GiB
+/// See [`EVENT_LOG_EVENTS_MAX`]: three per room, two of them without most users, so that those of a thousand rooms take 3 GiB
 /// when all are full.
 pub const EVENT_LOG_BYTES_MAX: usize = 1 << 20;
-/// Events handed to one member at a time: keeps the room's lock short.
-pub const EVENT_BATCH_MAX: usize = 256;
+/// Events in one batch: keeps the room's lock short (a millisecond), and is what a room of any size sees in a window.
+pub const EVENT_BATCH_MAX: usize = 1024;
+/// From so many events on a batch tells only what they come to. Who is less behind hears of each as it happened: of a
+/// leave the user's streams are told one by one, for instance.
+pub const COALESCE_EVENTS_MIN: usize = 16;
+/// Batches kept for others at the same place: those of one group at a time, and of a few who just came.
+pub const BATCHES_MAX: usize = 8;
+/// Bytes of them, beside the log itself: three of the largest batches of ordinary users. One is kept whatever its size.
+pub const BATCHES_BYTES_MAX: usize = 128 * 1024;
+/// A snapshot serves everyone who needs one until the events after it are more than one for so many users: to send those
+/// along is cheaper than to make another snapshot.
+pub const SNAPSHOT_USERS_PER_EVENT: usize = 32;
+/// From so many members on what happens waits for the room's window; below, telling all takes 2 ms at most.
+pub const PACE_MEMBERS_MIN: usize = 64;
+/// Members of one room told a second: at 25 µs each (wake-up, packet, acknowledgement) a quarter of a core. It sets the
+/// window: members divided by this.
+pub const PACE_PER_SECOND_MAX: u64 = 10_000;
+/// What happens in a room waits no longer than this while the machine has time: people take it for at once.
+pub const WINDOW_MAX: Duration = Duration::from_millis(250);
+/// The same when the machine is full.
+pub const WINDOW_FULL_MAX: Duration = Duration::from_secs(1);
+/// The machine is full when members are told so much later than they were to be: several times what timers and other
+/// tasks cost otherwise.
+pub const PACE_LATE_MAX: Duration = Duration::from_millis(10);
+/// Bytes of the room's history under way to one member. One who has not acknowledged them gets no more: it has a position
+/// instead of a queue, and is told later what it all came to, or the whole room. On a good link of 100 ms that is 5 Mbit/s,
+/// on one of 256 kbit/s what it hears is 2 s old at most.
+pub const EVENTS_UNDER_WAY_MAX: usize = 64 * 1024;
 /// Bytes of users, streams, states and infos on one snapshot page. A single entry has at most about 2 kB, so that a page
 /// stays below the largest message with room to spare.
 pub const PAGE_BYTES_MAX: usize = 16 * 1024;

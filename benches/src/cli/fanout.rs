@@ -157,6 +157,11 @@ pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
     progress::show("");
     let table = table::render(&cells(&rows));
     println!("The relay's cost over loopback. A packet: of the fewest that carry the frame");
+    if args.media == Media::Audio {
+        println!(
+            "Sound: up to three speak at a time, for 2 s each; delivered is of their frames, CPU for all frames"
+        );
+    }
     println!("$ parlor-bench {command}\n\n{table}");
     let goal = goal(args);
     for row in rows.iter().filter(|row| row.subscribers == 100) {
@@ -223,7 +228,7 @@ fn cells(rows: &[Row]) -> Vec<Vec<String>> {
         lines.push(vec![
             subscribers.to_string(),
             mode.name().to_owned(),
-            format!("{:.2} %", 100.0 * outcome.delivered as f64 / outcome.due.max(1) as f64),
+            format!("{:.2} %", 100.0 * outcome.due_delivered as f64 / outcome.due.max(1) as f64),
             or_unknown(outcome.cpu_per_frame().map(micros)),
             or_unknown(outcome.cpu_per_packet().map(micros)),
             or_unknown(floor.map(micros)),
@@ -253,6 +258,7 @@ fn json_row(row: &Row) -> Value {
     json!({
         "subscribers": subscribers, "mode": mode.name(),
         "delivered_frames": outcome.delivered, "due_frames": outcome.due,
+        "due_delivered_frames": outcome.due_delivered,
         "delivered_bytes": outcome.bytes, "packets": outcome.packets,
         "cpu_s": seconds(outcome.usage.map(|usage| usage.cpu)),
         "cpu_s_per_frame": seconds(outcome.cpu_per_frame()),
@@ -310,6 +316,9 @@ pub(super) struct RelayArgs {
     /// Who joins shows a token that is signed with this.
     #[arg(long)]
     secret: Option<String>,
+    /// So many users may come, more than by default also in one room.
+    #[arg(long)]
+    users: Option<usize>,
 }
 
 /// The relay of a measurement: prints its address, serves until it is killed.
@@ -319,6 +328,9 @@ pub(super) fn relay(args: &RelayArgs) -> Result<(), Failure> {
         let mut config = Config::dev();
         if let Some(secret) = &args.secret {
             config.apps = vec![App::with_keys(AppId::dev(), vec![VerifyingKey::from_secret(secret)?])?];
+        }
+        if let Some(users) = args.users {
+            parlor_benches::room::allow(&mut config, users);
         }
         let relay = Relay::bind(config).await?;
         println!("{}", relay.address(RoomId::new("fanout").ok()));

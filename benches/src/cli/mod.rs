@@ -10,6 +10,7 @@ mod progress;
 mod proxy;
 mod quantity;
 mod rate;
+mod room;
 mod scenario;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +43,9 @@ enum Measurement {
     /// What a relay costs over loopback: CPU time for each delivered frame, memory, delay, beside the machine's floor.
     #[command(after_help = fanout::EXAMPLES)]
     Fanout(Box<fanout::Args>),
+    /// A room of thousands: how soon each hears of the others, whether all know the same, what it costs the relay.
+    #[command(after_help = room::EXAMPLES)]
+    Room(Box<room::Args>),
     /// What this machine cannot do for less: sealing packets and handing them to the kernel.
     Floor(floor::Args),
     /// A call beside clients who mean harm, over loopback: how late its frames are, and the relay's memory.
@@ -91,6 +95,7 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<(), Failure> {
         Measurement::Proxy(args) => proxy::run(&args),
         Measurement::Rate(args) => rate::run(&args, &command),
         Measurement::Fanout(args) => fanout::run(&args, &command),
+        Measurement::Room(args) => room::run(&args, &command),
         Measurement::Hostile(args) => hostile::run(&args, &command),
         Measurement::Goals(args) => goals::run(&args, &command),
         Measurement::Contenders => {

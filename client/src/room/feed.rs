@@ -9,7 +9,7 @@ use std::time::Duration;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::id::UserId;
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Extras, RoomExtra, Said, StreamExtra, TrackStatus};
+use parlor_transport::wire::control::{Extras, RoomExtra, Said, Speaker, StreamExtra, TrackStatus};
 
 use super::mirror::{Change, Mirror};
 use super::{RoomEvent, RoomStatus, RoomView, Rung};
@@ -41,8 +41,12 @@ pub struct Feed {
     token_expiry: Option<Timestamp>,
     /// Notices of that so far.
     token_notices: u64,
+    /// How many users there are, where that is all the relay tells of most of them.
+    count: Option<u32>,
     /// The relay ends soon; perhaps there is another one.
     leaving: Option<Option<RelayAddress>>,
+    /// Whose voice leads. Not one event among others: a slow reader hears of the newest.
+    speaker: Option<Speaker>,
 }
 
 impl Feed {
@@ -60,7 +64,9 @@ impl Feed {
             capacity,
             token_expiry: None,
             token_notices: 0,
+            count: None,
             leaving: None,
+            speaker: None,
             messages: VecDeque::new(),
             messages_bytes: 0,
             messages_first: 0,
@@ -74,6 +80,11 @@ impl Feed {
             Change::Replaced => {
                 self.first = self.end() + 1;
                 self.events.clear();
+                return;
+            }
+            // Not one event among others: only the last count is of interest.
+            Change::Counted => {
+                self.count = Some(count);
                 return;
             }
             Change::UserAdded(user) if user.user != self.me => {
@@ -132,6 +143,11 @@ impl Feed {
         self.leaving = Some(address);
     }
 
+    /// Another voice leads, or none.
+    pub fn set_speaker(&mut self, speaker: Option<Speaker>) {
+        self.speaker = speaker;
+    }
+
     fn push(&mut self, event: RoomEvent) {
         self.events.push_back(event);
         while self.events.len() > self.capacity {
@@ -174,8 +190,12 @@ pub struct Reader {
     message: u64,
     /// Notices of the token's end that were told or came to nothing.
     token_notices: u64,
+    /// The count that it was told last.
+    count: Option<u32>,
     /// Whether it was told that the relay ends soon.
     told_leaving: bool,
+    /// Whose voice it was told leads.
+    speaker: Option<Speaker>,
     /// What a difference was cut into: a handful, and at first the states and infos that are there.
     pending: VecDeque<RoomEvent>,
 }
@@ -205,7 +225,10 @@ impl Reader {
             return Some(RoomEvent::RelayLeaving { address: address.clone() });
         }
         let event = self.pending.pop_front().or_else(|| self.next_change(feed));
-        let Some(event) = event else { return self.next_message(feed) };
+        let event = event.or_else(|| self.next_count(feed));
+        let Some(event) = event else {
+            return self.next_speaker(feed).or_else(|| self.next_message(feed));
+        };
         self.seen.apply(&event);
         if let RoomEvent::State(status) = &event {
             self.status = Some(status.clone());
@@ -218,6 +241,21 @@ impl Reader {
         let event = feed.events.get(usize::try_from(next - feed.first).ok()?)?.clone();
         self.next = Some(next + 1);
         Some(event)
+    }
+
+    fn next_count(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        let count = feed.count.filter(|count| self.count != Some(*count))?;
+        self.count = Some(count);
+        Some(RoomEvent::UsersCounted { count })
+    }
+
+    /// Changes come first: so a stream is known before its voice leads, if the relay told of both.
+    fn next_speaker(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        if self.speaker == feed.speaker {
+            return None;
+        }
+        self.speaker.clone_from(&feed.speaker);
+        Some(RoomEvent::ActiveSpeaker(feed.speaker.clone()))
     }
 
     /// Changes come first: so a user is known before what they say, if the relay told of both.

@@ -38,6 +38,8 @@ pub enum Change {
     StreamInfo(StreamExtra, UserId),
     /// The room's info changed.
     RoomInfo(RoomExtra),
+    /// So many users are in the room; of most of them nothing else is told.
+    Counted,
 }
 
 /// The relay sent what does not continue the room's history.
@@ -104,6 +106,8 @@ pub struct Mirror {
     extras: RoomExtras,
     /// The relay tells of no users.
     is_without_users: bool,
+    /// How many users there are, where the relay tells of some of them only.
+    counted: Option<u32>,
     /// While pages come in, the room stays as it was.
     pages: Option<Pages>,
 }
@@ -120,14 +124,20 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError`]; the mirror is then unchanged and the connection of no more use.
     pub fn apply(&mut self, message: RoomMessage) -> Result<Option<Change>, MirrorError> {
-        if let RoomMessage::Page(page) = message {
-            return self.apply_page(page);
-        }
-        let stamp = message.stamp().expect("every message but a page has a stamp");
+        let Some(stamp) = message.stamp() else {
+            return match message {
+                RoomMessage::Page(page) => self.apply_page(page),
+                RoomMessage::Count(count) => {
+                    self.counted = Some(count.users);
+                    Ok(Some(Change::Counted))
+                }
+                _ => Ok(None),
+            };
+        };
         self.check_place(stamp)?;
         let users = self.users.len();
         let (change, users) = match message {
-            RoomMessage::Page(_) => unreachable!("handled above"),
+            RoomMessage::Page(_) | RoomMessage::Count(_) => unreachable!("they have no stamp"),
             RoomMessage::UserJoined(event) => {
                 self.check(!self.is_without_users, || {
                     format!("told of user {}, where no users are told", event.user.user)
@@ -208,9 +218,9 @@ impl Mirror {
         &self.streams
     }
 
-    /// Users in the room, the app's own included.
+    /// Users in the room, the app's own included, also those of whom the relay does not tell.
     pub fn count(&self) -> u32 {
-        u32::try_from(self.users.len()).unwrap_or(u32::MAX)
+        self.counted.unwrap_or_else(|| u32::try_from(self.users.len()).unwrap_or(u32::MAX))
     }
 
     /// The room without `me` and their streams.
@@ -247,7 +257,7 @@ impl Mirror {
 
     fn carry_out(&mut self, change: &Change) {
         match change {
-            Change::Replaced => {}
+            Change::Replaced | Change::Counted => {}
             Change::UserAdded(user) => {
                 self.users.insert(user.user.clone(), user.name.clone());
             }

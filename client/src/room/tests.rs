@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::id::{StreamId, UserId, UserName};
 use parlor_transport::wire::control::{
-    Delivery, Departure, EventStamp, Extras, RoomExtra, RoomInfoChanged, RoomMessage, Said, SnapshotPage,
-    StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackInfo, TrackKind, TrackState,
-    TrackStateChanged, TrackStatus, UserInfo, UserJoined, UserLeft,
+    Delivery, Departure, EventStamp, Extras, RoomCount, RoomExtra, RoomInfoChanged, RoomMessage, Said,
+    SnapshotPage, Speaker, StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackInfo,
+    TrackKind, TrackState, TrackStateChanged, TrackStatus, UserInfo, UserJoined, UserLeft,
 };
 use proptest::prelude::*;
 
@@ -186,6 +186,42 @@ fn a_snapshot_shows_only_when_its_last_page_is_there() {
 }
 
 #[test]
+fn every_reader_is_told_the_newest_voice_that_leads_and_nothing_twice() {
+    let (relay, mirror) = small_room();
+    let mut feed = Feed::new(user(0));
+    let status = RoomStatus::new(RoomReason::Joined);
+    let speaker = |n: u8| Some(Speaker { stream: stream(n, n).stream, user: user(n) });
+    let told = |reader: &mut Reader, feed: &Feed| {
+        let events = std::iter::from_fn(|| reader.next(feed, &mirror, &status));
+        let led = events.filter_map(|event| match event {
+            RoomEvent::ActiveSpeaker(speaker) => Some(speaker),
+            _ => None,
+        });
+        led.collect::<Vec<_>>()
+    };
+    let (mut quick, mut slow) = (Reader::new(&feed), Reader::new(&feed));
+    assert_eq!(told(&mut quick, &feed), []);
+    feed.set_speaker(speaker(1));
+    assert_eq!(told(&mut quick, &feed), [speaker(1)]);
+    assert_eq!(told(&mut quick, &feed), []);
+    feed.set_speaker(None);
+    feed.set_speaker(speaker(1));
+    assert_eq!(told(&mut quick, &feed), [], "it is what it was");
+    for n in 0..100 {
+        feed.set_speaker(speaker(n));
+    }
+    assert_eq!((told(&mut quick, &feed), told(&mut slow, &feed)), (vec![speaker(99)], vec![speaker(99)]));
+    feed.set_speaker(None);
+    assert_eq!(told(&mut slow, &feed), [None]);
+    // Who else is there is known before whose voice leads.
+    feed.set_speaker(speaker(1));
+    let mut late = Reader::new(&feed);
+    let events: Vec<_> = std::iter::from_fn(|| late.next(&feed, &mirror, &status)).collect();
+    assert_eq!(events.last(), Some(&RoomEvent::ActiveSpeaker(speaker(1))));
+    assert!(events.len() > 1 && relay.users.len() == 2);
+}
+
+#[test]
 fn an_event_dropped_or_two_swapped_is_found() {
     let (mut relay, mut mirror) = small_room();
     let mut events = Vec::new();
@@ -305,6 +341,25 @@ fn pages_that_do_not_fit_together_are_refused() {
         assert!(outcome.is_err(), "{bad:?}");
         assert_eq!(mirror.place(), None);
     }
+}
+
+#[test]
+fn the_last_count_is_told_once_and_changes_nothing_else() {
+    let joined = RoomStatus::new(RoomReason::Joined);
+    let (_, mut mirror) = small_room();
+    let (mut feed, mut reader) = (Feed::new(user(0)), Reader::default());
+    while reader.next(&feed, &mirror, &joined).is_some() {}
+    let (place, users) = (mirror.place(), mirror.users().clone());
+    for users in [1000, 1001, 1002] {
+        let change = mirror.apply(RoomMessage::Count(RoomCount { users })).unwrap().unwrap();
+        feed.push_change(change, mirror.count());
+    }
+    assert_eq!((mirror.place(), mirror.users(), mirror.count()), (place, &users, 1002));
+    let told: Vec<_> = std::iter::from_fn(|| reader.next(&feed, &mirror, &joined)).collect();
+    assert_eq!(told, [RoomEvent::UsersCounted { count: 1002 }]);
+    let change = mirror.apply(RoomMessage::Count(RoomCount { users: 1002 })).unwrap().unwrap();
+    feed.push_change(change, mirror.count());
+    assert_eq!(reader.next(&feed, &mirror, &joined), None, "it is the same");
 }
 
 #[test]
@@ -462,7 +517,8 @@ fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
         | RoomEvent::State(_)
         | RoomEvent::Recovered { .. }
         | RoomEvent::TokenWillExpire { .. }
-        | RoomEvent::RelayLeaving { .. } => {}
+        | RoomEvent::RelayLeaving { .. }
+        | RoomEvent::ActiveSpeaker(_) => {}
         RoomEvent::Message { .. } | RoomEvent::MessagesMissed { .. } => panic!("nobody said anything"),
     }
     Ok(())

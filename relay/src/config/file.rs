@@ -101,6 +101,8 @@ struct Limits {
     publish_bytes_per_second_max: Option<u32>,
     publish_bytes_burst_max: Option<u32>,
     play_max: Option<u32>,
+    loudest_voices: Option<usize>,
+    loudest_voices_above: Option<usize>,
     requests_burst_max: Option<u32>,
     requests_per_second_max: Option<u32>,
     message_bytes_max: Option<usize>,
@@ -236,6 +238,8 @@ impl File {
         set(&mut bounds.users_per_room_max, limits.users_per_room_max);
         set(&mut bounds.publish_max, limits.publish_max);
         set(&mut bounds.play_max, limits.play_max);
+        set(&mut bounds.loudest_voices, limits.loudest_voices);
+        set(&mut bounds.loudest_voices_above, limits.loudest_voices_above);
         set(&mut bounds.cache_bytes_max, limits.cache_bytes_max);
         set(&mut bounds.cache_age_max, limits.cache_age_max_ms.map(Duration::from_millis));
         set(&mut bounds.keyframe_interval_min, limits.keyframe_interval_min_ms.map(Duration::from_millis));

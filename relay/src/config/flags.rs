@@ -113,6 +113,12 @@ pub struct Flags {
     /// Streams one user plays at once.
     #[arg(long, env = "PARLOR_PLAY_MAX", global = true, value_name = "N")]
     play_max: Option<u32>,
+    /// How many of the loudest voices a large room hears, beside whoever spoke last (0: all).
+    #[arg(long, env = "PARLOR_LOUDEST_VOICES", global = true, value_name = "N")]
+    loudest_voices: Option<usize>,
+    /// With more tracks of sound than this a room is large.
+    #[arg(long, env = "PARLOR_LOUDEST_VOICES_ABOVE", global = true, value_name = "N")]
+    loudest_voices_above: Option<usize>,
     /// Requests that a client makes at once.
     #[arg(long, env = "PARLOR_REQUESTS_BURST_MAX", global = true, value_name = "N")]
     requests_burst_max: Option<u32>,
@@ -285,6 +291,8 @@ impl Flags {
         set(&mut limits.users_per_room_max, self.users_per_room_max);
         set(&mut limits.publish_max, self.publish_max);
         set(&mut limits.play_max, self.play_max);
+        set(&mut limits.loudest_voices, self.loudest_voices);
+        set(&mut limits.loudest_voices_above, self.loudest_voices_above);
         set(&mut limits.session_grace, self.session_grace_ms.map(Duration::from_millis));
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
@@ -387,7 +395,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 45, "the whole file was looked at");
+        assert_eq!(seen, 47, "the whole file was looked at");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod events;
 pub(crate) mod messages;
 mod plays;
 mod requests;
+mod speaker;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -78,7 +79,11 @@ impl Connection {
         counts.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
         let fate = allowance.take(now, lane, bytes);
         if fate == Fate::Passes {
-            return self.forward(lane, |inlet, now| inlet.take(now, track, sequence, frame));
+            return self.forward(lane, |inlet, now| {
+                let is_heard = inlet.take(now, track, sequence, frame)?;
+                counts.frames_unheard.fetch_add(u64::from(!is_heard), Ordering::Relaxed);
+                Ok(())
+            });
         }
         counts.frames_over_limit.fetch_add(1, Ordering::Relaxed);
         self.forward(lane, |inlet, now| inlet.give_up(now, track, sequence..sequence + 1));

@@ -11,6 +11,7 @@ use parlor_transport::wire::control::{Closing, KeyframeWanted, RelayMessage};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::speaker::Speech;
 use super::{Connection, events};
 use crate::forward::publication::Inlet;
 use crate::limits::{ANSWERS_PER_REQUEST_MAX, CLOSING_MAX, UNJOINED_MAX};
@@ -69,7 +70,8 @@ pub(super) async fn write(
     sender: MessageSender,
     inbox: mpsc::Receiver<Mail>,
 ) {
-    let mut writer = Writer { connection, lanes, sender, inbox, events: JoinSet::new() };
+    let speech = Speech::new(connection.hub.clock());
+    let mut writer = Writer { connection, lanes, sender, inbox, speech, events: JoinSet::new() };
     if let Err(ended) = writer.run().await {
         writer.connection.give_up(&ended);
     }
@@ -80,6 +82,7 @@ struct Writer {
     lanes: Lanes,
     sender: MessageSender,
     inbox: mpsc::Receiver<Mail>,
+    speech: Speech,
     events: JoinSet<()>,
 }
 
@@ -106,6 +109,11 @@ impl Writer {
                     let next = self.ask_for_keyframes().await?;
                     keyframe_timer.reset(next);
                 }
+                () = self.speech.changed() => {
+                    if let Some(news) = self.speech.news() {
+                        self.sender.send(&news).await?;
+                    }
+                }
             }
         }
     }
@@ -114,7 +122,8 @@ impl Writer {
         let Connection { publications, plays, keyframes, id, hub, .. } = &*self.connection;
         let now = hub.clock().now();
         match mail {
-            Mail::Entered { room, view, from, changed } => {
+            Mail::Entered { room, view, from, changed, voices } => {
+                self.speech.enter(*id, voices);
                 self.events.spawn(events::send(self.connection.clone(), room, view, from, changed));
             }
             Mail::Notice(notice) => match notice {
@@ -138,7 +147,10 @@ impl Writer {
                 Notice::PlayPaused { lane } => plays.pause(lane),
                 Notice::PlayEnded { lane } => plays.end(lane),
                 Notice::KeyframeAsked { lane, track } => plays.ask_keyframe(lane, track),
-                Notice::Left => self.events.abort_all(),
+                Notice::Left => {
+                    self.events.abort_all();
+                    self.speech.leave();
+                }
                 // Both are dealt with before.
                 Notice::Entered { .. } | Notice::Close(_) => {}
             },
@@ -187,7 +199,7 @@ fn stamp(message: &mut RelayMessage, now: Timestamp) {
 }
 
 /// Lets machines, which know only wakers, wake a task that waits for a [`Notify`].
-struct WakeNotify(Arc<Notify>);
+pub(super) struct WakeNotify(pub(super) Arc<Notify>);
 
 impl Wake for WakeNotify {
     fn wake(self: Arc<Self>) {

@@ -316,7 +316,7 @@ impl Cursor {
         };
         let cache = track.layer(target);
         match self.place {
-            None => match self.start(track.kind(), cache) {
+            None => match self.start(now, track.kind(), cache) {
                 Some(index) => self.enter(now, target, index, cache, link),
                 None => self.ask(now, target, self.started, false),
             },
@@ -341,9 +341,12 @@ impl Cursor {
         self.place.is_some()
     }
 
-    /// Where a new player starts: sound and data at their newest frame, pictures at the newest keyframe.
-    fn start(&self, kind: TrackKind, cache: &Cache) -> Option<u64> {
+    /// Where a new player starts: data at their newest frame, sound too unless that is old, because its voice is heard no
+    /// more; pictures at the newest keyframe.
+    fn start(&self, now: Timestamp, kind: TrackKind, cache: &Cache) -> Option<u64> {
+        let is_late = |entry: &Entry| now.saturating_since(entry.arrived) > LATENESS_MAX;
         match kind {
+            TrackKind::Audio if cache.newest().is_some_and(is_late) => Some(cache.end()),
             TrackKind::Audio | TrackKind::Data => cache.newest().map(|_| cache.end() - 1),
             TrackKind::Video => cache.keyframe_newest(),
         }

@@ -72,6 +72,16 @@ pub(super) enum Deed {
     },
 }
 
+impl Deed {
+    /// Whether a place is taken behind all others.
+    pub(super) fn takes_place(&self) -> bool {
+        match self {
+            Deed::Open(_) | Deed::Begin { .. } | Deed::Push { .. } => true,
+            Deed::Grow { .. } | Deed::Fill { .. } | Deed::Lose { .. } => false,
+        }
+    }
+}
+
 impl Intake {
     pub(super) fn new(single_layer: bool) -> Self {
         Intake {

@@ -9,6 +9,7 @@ mod intake;
 pub mod keyframe;
 pub mod layer;
 pub mod publication;
+pub mod voices;
 
 #[cfg(test)]
 mod tests;

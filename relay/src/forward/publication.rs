@@ -12,7 +12,7 @@ use parlor_transport::error::{Code, Refusal};
 use parlor_transport::hop::Piece;
 use parlor_transport::id::{SessionId, StreamAlias};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{StreamInfo, TrackKind, TrackWish};
+use parlor_transport::wire::control::{Speaker, StreamInfo, TrackKind, TrackWish};
 use parlor_transport::wire::frame::{Frame, FrameHeader};
 
 use super::cache::Taken;
@@ -20,8 +20,10 @@ use super::cursor::{Cursor, Link, Step};
 use super::intake::{Deed, Intake};
 use super::keyframe::KeyframeGate;
 use super::layer::Track;
+use super::voices::Voices;
 use crate::limits::Limits;
 use crate::lock;
+use crate::speaker::VoiceId;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub struct Publication {
     alias: StreamAlias,
     info: StreamInfo,
     limits: Limits,
+    /// Those of its room, and for each track which of them it is; only sound has one.
+    voices: Arc<Voices>,
+    voice_of: Vec<Option<VoiceId>>,
     media: Mutex<Media>,
 }
 
@@ -76,13 +81,12 @@ impl Inlet {
         &self.publication
     }
 
-    /// As [`Publication::take`].
+    /// As [`Publication::take`]. False if the frame was left out because other voices are heard.
     ///
     /// # Errors
     /// The same.
-    pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
-        self.publication.check(track, frame.header())?;
-        self.publication.change(now, track, Some(self.generation), |intake| intake.take(sequence, frame))
+    pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<bool, Refusal> {
+        self.publication.take_of(now, track, Some(self.generation), sequence, frame)
     }
 
     /// As [`Publication::grow`].
@@ -90,8 +94,7 @@ impl Inlet {
     /// # Errors
     /// The same.
     pub fn grow(&self, now: Timestamp, track: u8, sequence: u64, piece: Piece) -> Result<(), Refusal> {
-        self.publication.check(track, &piece.header)?;
-        self.publication.change(now, track, Some(self.generation), |intake| intake.grow(sequence, piece))
+        self.publication.grow_of(now, track, Some(self.generation), sequence, piece)
     }
 
     /// As [`Publication::give_up`].
@@ -104,8 +107,11 @@ impl Inlet {
 }
 
 impl Publication {
-    /// A publication without frames. `info.tracks` was checked.
-    pub fn new(alias: StreamAlias, info: StreamInfo, limits: &Limits) -> Self {
+    /// A publication without frames, in a room with these voices. `info.tracks` was checked.
+    pub fn new(alias: StreamAlias, info: StreamInfo, limits: &Limits, voices: &Arc<Voices>) -> Self {
+        let add_voice = || voices.add(Speaker { stream: info.stream.clone(), user: info.user.clone() });
+        let is_sound = |kind| kind == TrackKind::Audio;
+        let voice_of = info.tracks.iter().map(|track| is_sound(track.kind).then(add_voice)).collect();
         let tracks = info.tracks.iter().map(|track| Track::new(track, limits)).collect();
         let media = Media {
             tracks,
@@ -115,7 +121,8 @@ impl Publication {
             publisher: None,
             generation: 0,
         };
-        Publication { alias, info, limits: limits.clone(), media: Mutex::new(media) }
+        let (limits, voices) = (limits.clone(), voices.clone());
+        Publication { alias, info, limits, voices, voice_of, media: Mutex::new(media) }
     }
 
     /// What its frame headers say.
@@ -133,8 +140,21 @@ impl Publication {
     /// # Errors
     /// [`Code::BadFrame`] when it does not fit the publication; the publisher broke its own word.
     pub fn take(&self, now: Timestamp, track: u8, sequence: u64, frame: Frame) -> Result<(), Refusal> {
+        self.take_of(now, track, None, sequence, frame).map(drop)
+    }
+
+    fn take_of(
+        &self,
+        now: Timestamp,
+        track: u8,
+        generation: Option<u64>,
+        sequence: u64,
+        frame: Frame,
+    ) -> Result<bool, Refusal> {
         self.check(track, frame.header())?;
-        self.change(now, track, None, |intake| intake.take(sequence, frame))
+        let is_heard = self.is_heard(now, frame.header());
+        self.change(now, track, generation, is_heard, |intake| intake.take(sequence, frame))?;
+        Ok(is_heard)
     }
 
     /// Takes more of the frame of `track` that has this sequence on the publisher's hop. Once it is whole it is
@@ -143,8 +163,27 @@ impl Publication {
     /// # Errors
     /// As [`Publication::take`].
     pub fn grow(&self, now: Timestamp, track: u8, sequence: u64, piece: Piece) -> Result<(), Refusal> {
+        self.grow_of(now, track, None, sequence, piece)
+    }
+
+    fn grow_of(
+        &self,
+        now: Timestamp,
+        track: u8,
+        generation: Option<u64>,
+        sequence: u64,
+        piece: Piece,
+    ) -> Result<(), Refusal> {
         self.check(track, &piece.header)?;
-        self.change(now, track, None, |intake| intake.grow(sequence, piece))
+        let is_heard = self.is_heard(now, &piece.header);
+        self.change(now, track, generation, is_heard, |intake| intake.grow(sequence, piece))
+    }
+
+    /// Whether the room hears this frame: the voices know by its level. All else is always passed on.
+    fn is_heard(&self, now: Timestamp, header: &FrameHeader) -> bool {
+        let voice = self.voice_of.get(usize::from(header.track)).copied().flatten();
+        let (Some(voice), Some(level)) = (voice, header.level) else { return true };
+        self.voices.hear(now, voice, level)
     }
 
     /// The publisher's hop gave up the frames of `track` that have these sequences.
@@ -165,7 +204,12 @@ impl Publication {
         if usize::from(track) >= self.info.tracks.len() {
             return Ok(());
         }
-        self.change(now, track, generation, |intake| intake.give_up(sequences))
+        self.change(now, track, generation, true, |intake| intake.give_up(sequences))
+    }
+
+    /// It is published no more: its voices make room for others.
+    pub fn end(&self) {
+        self.voice_of.iter().flatten().for_each(|&voice| self.voices.remove(voice));
     }
 
     /// Its frames come on another connection from now on; those under way on the one before are lost.
@@ -173,16 +217,19 @@ impl Publication {
         lock(&self.media).generation += 1;
         for track in 0..self.info.tracks.len() as u8 {
             // Losing frames refuses nothing.
-            _ = self.change(now, track, None, Intake::restart);
+            _ = self.change(now, track, None, true, Intake::restart);
         }
     }
 
-    /// Does what the intake of `track` says, and wakes whom it concerns; nothing for a connection of the past.
+    /// Does what the intake of `track` says, and wakes whom it concerns; nothing for a connection of the past. What is
+    /// not heard takes no place in the cache, so that players neither see it nor miss it; places that they were
+    /// promised before are filled.
     fn change(
         &self,
         now: Timestamp,
         track: u8,
         generation: Option<u64>,
+        is_heard: bool,
         change: impl FnOnce(&mut Intake) -> Vec<Deed>,
     ) -> Result<(), Refusal> {
         let (mut changed, mut publisher, mut refused) = (false, None, None);
@@ -192,6 +239,7 @@ impl Publication {
                 return Ok(());
             }
             let deeds = change(&mut media.tracks[usize::from(track)].intake);
+            let deeds = deeds.into_iter().filter(|deed| is_heard || !deed.takes_place());
             for deed in deeds {
                 match media.carry_out(now, track, deed) {
                     Carried::Out => changed = true,

@@ -5,6 +5,7 @@ mod layers;
 mod model;
 mod order;
 mod players;
+mod voices;
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -19,6 +20,7 @@ use parlor_transport::wire::frame::{Frame, FrameHeader};
 
 use super::cursor::{Link, Step};
 use super::publication::{Play, Publication};
+use super::voices::Voices;
 use crate::limits::Limits;
 
 const ALIAS: StreamAlias = StreamAlias(7);
@@ -41,7 +43,8 @@ fn publication(tracks: Vec<TrackInfo>) -> Arc<Publication> {
         tracks,
         delivery: Delivery::QuicStream,
     };
-    Arc::new(Publication::new(ALIAS, info, &Limits::default()))
+    let limits = Limits::default();
+    Arc::new(Publication::new(ALIAS, info, &limits, &Voices::new(&limits)))
 }
 
 fn header(number: u64, keyframe: bool) -> FrameHeader {

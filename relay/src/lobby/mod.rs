@@ -30,6 +30,7 @@ use parlor_transport::wire::hop::LANE_MAX;
 use crate::auth::App;
 use crate::auth::resume::ResumeKey;
 use crate::forward::publication::Publication;
+use crate::forward::voices::Voices;
 use crate::limits::{AGENT_BYTES_MAX, Limits};
 use crate::lock;
 use crate::room::Room;
@@ -71,6 +72,7 @@ pub struct Lobby {
 /// A room with what this relay forwards in it.
 struct LiveRoom {
     room: SharedRoom,
+    voices: Arc<Voices>,
     publications: BTreeMap<StreamId, Published>,
     /// Who plays or waits to play a stream, by session and lane.
     players: BTreeMap<StreamId, BTreeSet<(SessionId, u32)>>,
@@ -137,6 +139,7 @@ impl Lobby {
         self.limits = limits.clone();
         self.index.set_limits(limits);
         self.clients.values_mut().for_each(|client| client.set_limits(now, limits));
+        self.rooms.values().for_each(|live| live.voices.set_limits(limits));
     }
 
     /// A connection came.

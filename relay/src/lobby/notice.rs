@@ -10,6 +10,7 @@ use parlor_transport::wire::control::{RelayMessage, TrackWish};
 
 use super::SharedRoom;
 use crate::forward::publication::Publication;
+use crate::forward::voices::Voices;
 use crate::room::View;
 use crate::room::index::RoomKey;
 use crate::webhook::Happening;
@@ -56,6 +57,8 @@ pub enum Notice {
         view: View,
         /// Up to where the client knows its events.
         from: Option<u64>,
+        /// Where it is heard who speaks.
+        voices: Arc<Voices>,
     },
     /// Send no more events.
     Left,

@@ -97,7 +97,7 @@ impl Lobby {
             return Err(Refusal::from(Code::SessionGone));
         };
         let Some(live) = self.rooms.get(&key) else { return Err(Refusal::from(Code::SessionGone)) };
-        let room = live.room.clone();
+        let (room, voices) = (live.room.clone(), live.voices.clone());
         let own = live.publications.values().filter(|published| published.session == earlier);
         let publications: Vec<_> =
             own.map(|published| (published.lane, published.publication.clone())).collect();
@@ -113,7 +113,7 @@ impl Lobby {
         client.lanes =
             publications.iter().map(|(lane, _)| *lane).chain(client.plays.keys().copied()).collect();
         let plays: Vec<u32> = client.plays.keys().copied().collect();
-        let view = if client.presence.uninterested { View::WithoutUsers } else { View::Everything };
+        let view = View::of(client.presence);
         self.clients.remove(&session);
         self.outputs.push_back(Output::Resumed { session: earlier, connection: session });
         tracing::info!(session = earlier.0, room = %key.room, "session resumed");
@@ -126,7 +126,7 @@ impl Lobby {
         self.send(earlier, RelayMessage::Resumed(resumed));
         self.tell_expiry_again(now, earlier);
         let from = known.filter(|(epoch, _)| *epoch == lock(&room).epoch()).map(|(_, position)| position);
-        self.notify(earlier, Notice::Entered { room, view, from });
+        self.notify(earlier, Notice::Entered { room, view, from, voices });
         plays.into_iter().for_each(|lane| self.begin_play(earlier, lane));
         Ok(())
     }

@@ -10,6 +10,7 @@ use parlor_transport::wire::control::{self, *};
 use super::client::Phase;
 use super::{Asked, LiveRoom, Lobby, Notice, Output, Published, not_joined, repeated_login};
 use crate::forward::publication::Publication;
+use crate::forward::voices::Voices;
 use crate::lock;
 use crate::room::index::{Change, Committed, RoomKey, Ticket, Verdict};
 use crate::room::{Room, View};
@@ -53,6 +54,7 @@ impl Lobby {
         }
         let live = self.rooms.entry(key.clone()).or_insert_with(|| LiveRoom {
             room: Arc::new(Mutex::new(Room::new(key.clone(), *epoch))),
+            voices: Voices::new(&self.limits),
             publications: BTreeMap::new(),
             players: BTreeMap::new(),
         });
@@ -96,8 +98,8 @@ impl Lobby {
         };
         client.phase = Phase::Joined { room: key.clone(), user };
         let lanes: Vec<_> = client.plays.keys().copied().collect();
-        let room = live.room.clone();
-        let view = if client.presence.uninterested { View::WithoutUsers } else { View::Everything };
+        let (room, voices) = (live.room.clone(), live.voices.clone());
+        let view = View::of(client.presence);
         let joined = {
             let room = lock(&room);
             let (epoch, position) = (room.epoch(), room.position_in(view));
@@ -107,7 +109,7 @@ impl Lobby {
         };
         self.tally.joins += 1;
         self.send(session, RelayMessage::Joined(joined));
-        self.notify(session, Notice::Entered { room, view, from: None });
+        self.notify(session, Notice::Entered { room, view, from: None, voices });
         lanes.into_iter().for_each(|lane| self.begin_play(session, lane));
     }
 
@@ -140,7 +142,7 @@ impl Lobby {
         let alias = StreamAlias(self.aliases);
         let lane = pending.request;
         let stream = info.stream.clone();
-        let publication = Arc::new(Publication::new(alias, info, &self.limits));
+        let publication = Arc::new(Publication::new(alias, info, &self.limits, &live.voices));
         live.publications
             .insert(stream.clone(), Published { publication: publication.clone(), session, lane });
         let players = live.players.get(&stream).cloned().unwrap_or_default();
@@ -163,6 +165,7 @@ impl Lobby {
         let published = live.publications.remove(stream);
         let players = live.players.get(stream).cloned().unwrap_or_default();
         if let Some(Published { publication, session, lane }) = published {
+            publication.end();
             let user = &publication.info().user;
             tracing::info!(session = session.0, room = %key.room, %user, %stream, ?reason, "stream removed");
             self.free_lane(session, lane);

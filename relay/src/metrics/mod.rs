@@ -85,6 +85,7 @@ impl Figures {
         for (reason, value) in [
             ("lost_from_publisher", counters.frames_lost),
             ("over_limit", counters.frames_over_limit),
+            ("not_among_loudest", counters.frames_unheard),
             ("skipped_for_player", counters.frames_skipped),
             ("gone_before_sent", counters.frames_gone),
         ] {
@@ -167,6 +168,7 @@ mod tests {
         let text = Figures {
             survey: Survey { users: 3, ..Survey::default() },
             tally: Tally { joins: 5, refused: [(Code::RoomFull, 2)].into() },
+            counters: Counters { frames_unheard: 4, ..Counters::default() },
             latencies: [("join", join)].into(),
             rtts: (1..=100).rev().map(Duration::from_millis).collect(),
             ..Figures::default()
@@ -182,6 +184,7 @@ mod tests {
             "parlor_rtt_seconds_count 100",
             "parlor_queue_age_seconds_count 0",
             "parlor_frames_dropped_total{reason=\"skipped_for_player\"} 0",
+            "parlor_frames_dropped_total{reason=\"not_among_loudest\"} 4",
             "parlor_request_seconds_bucket{operation=\"join\",le=\"0.00001\"} 0",
             "parlor_request_seconds_bucket{operation=\"join\",le=\"0.000025\"} 1",
             "parlor_request_seconds_bucket{operation=\"join\",le=\"+Inf\"} 1",

@@ -2,9 +2,11 @@
 //!
 //! It decides nothing: who may join or publish is `index`'s business, who is connected the lobby's.
 
+mod coalesce;
 pub mod events;
 pub mod extras;
 pub mod index;
+pub mod pace;
 pub mod roster;
 pub mod streams;
 
@@ -13,12 +15,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parlor_transport::id::{SessionId, StreamId};
 use parlor_transport::wire::control::{
-    self, ENTRIES_MAX, EventStamp, RoomExtra, RoomInfoChanged, RoomMessage, SnapshotPage, StreamAdded,
-    StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackStateChanged, UserInfo, UserJoined,
-    UserLeft, encode,
+    self, ENTRIES_MAX, EventStamp, Presence, RoomExtra, RoomInfoChanged, RoomMessage, SnapshotPage,
+    StreamAdded, StreamExtra, StreamInfo, StreamInfoChanged, StreamRemoved, TrackStateChanged, UserInfo,
+    UserJoined, UserLeft, encode,
 };
 
-use crate::limits::PAGE_BYTES_MAX;
+use crate::limits::{EVENT_BATCH_MAX, PAGE_BYTES_MAX, SNAPSHOT_USERS_PER_EVENT};
 use events::{After, EventLog};
 use extras::Extras;
 use index::{Change, Committed, RoomKey};
@@ -33,11 +35,10 @@ pub struct Room {
     roster: Roster,
     streams: Streams,
     extras: Extras,
-    log: EventLog,
-    /// The same history without what is about users: positions count apart.
-    streams_log: EventLog,
-    /// The last snapshot made of each [`View`]; serves everyone who needs one at the same position.
-    snapshot: [Option<Snapshot>; 2],
+    /// The history as each [`View`] has it, with positions of its own.
+    logs: [EventLog; VIEWS],
+    /// The last snapshot made of each [`View`]; serves everyone who needs one, until it is too old.
+    snapshots: [Option<Snapshot>; VIEWS],
 }
 
 /// What a member is told of.
@@ -47,6 +48,26 @@ pub enum View {
     Everything,
     /// Not of users; positions count only the events that are told.
     WithoutUsers,
+    /// Of users only while they publish: with their first stream they come, with their last one they go. Positions count
+    /// these events; beside them it is told how many users there are.
+    Publishers,
+}
+
+/// How many views there are.
+const VIEWS: usize = 3;
+
+impl View {
+    /// Every view.
+    pub const ALL: [View; VIEWS] = [View::Everything, View::WithoutUsers, View::Publishers];
+
+    /// What a user hears who joined with these options.
+    pub fn of(presence: Presence) -> Self {
+        match presence {
+            Presence { uninterested: true, .. } => View::WithoutUsers,
+            Presence { publishers_only: true, .. } => View::Publishers,
+            _ => View::Everything,
+        }
+    }
 }
 
 /// The whole room at one position, encoded.
@@ -54,6 +75,8 @@ pub enum View {
 pub struct Snapshot {
     /// The position it shows.
     pub position: u64,
+    /// How many users stand in it.
+    pub users: usize,
     /// Its pages, users before streams; at least one.
     pub pages: Arc<[Bytes]>,
 }
@@ -76,9 +99,8 @@ impl Room {
             roster: Roster::default(),
             streams: Streams::default(),
             extras: Extras::default(),
-            log: EventLog::default(),
-            streams_log: EventLog::default(),
-            snapshot: [None, None],
+            logs: Default::default(),
+            snapshots: Default::default(),
         }
     }
 
@@ -94,23 +116,25 @@ impl Room {
 
     /// How many changes this life has seen.
     pub fn position(&self) -> u64 {
-        self.log.position()
+        self.position_in(View::Everything)
     }
 
     /// The same as a member with this view counts it.
     pub fn position_in(&self, view: View) -> u64 {
-        self.log_of(view).position()
+        self.logs[view as usize].position()
     }
 
-    /// Bytes of the events kept, of both views.
+    /// Bytes of the events kept, of all views.
     pub fn log_bytes(&self) -> usize {
-        self.log.bytes() + self.streams_log.bytes()
+        self.logs.iter().map(EventLog::bytes).sum()
     }
 
-    fn log_of(&self, view: View) -> &EventLog {
+    /// How many users a member with this view knows.
+    fn users_in(&self, view: View) -> u32 {
         match view {
-            View::Everything => &self.log,
-            View::WithoutUsers => &self.streams_log,
+            View::Everything => self.roster.len() as u32,
+            View::WithoutUsers => 0,
+            View::Publishers => self.streams.publishers() as u32,
         }
     }
 
@@ -139,27 +163,52 @@ impl Room {
             && committed.epoch == self.epoch
             && committed.previous == position
             && committed.position == position + u64::from(committed.change.is_seen());
+        let publisher = self.publisher_in(&committed.change);
         if !follows || !self.change(committed.position, &committed.change) {
             return Err(NotNext { epoch: self.epoch, position, committed: Box::new(committed.clone()) });
         }
-        let Committed { position, previous, change, .. } = committed;
-        if !change.is_seen() {
-            return Ok(());
+        if committed.change.is_seen() {
+            self.tell(committed, publisher);
         }
-        let stamp = EventStamp {
-            epoch: self.epoch,
-            position: *position,
-            previous: *previous,
-            users: self.roster.len() as u32,
-        };
-        self.log.push(encode(&event(stamp, *position, change)));
-        if !change.is_about_users() {
-            let previous = self.streams_log.position();
-            let stamp = EventStamp { epoch: self.epoch, position: previous + 1, previous, users: 0 };
-            self.streams_log.push(encode(&event(stamp, *position, change)));
-        }
-        self.snapshot = [None, None];
         Ok(())
+    }
+
+    /// Writes a change into the logs; `publisher` is who a stream of it is or was of.
+    fn tell(&mut self, committed: &Committed, publisher: Option<UserInfo>) {
+        let Committed { position, change, .. } = committed;
+        self.push(View::Everything, event(*position, change));
+        if change.is_about_users() {
+            return;
+        }
+        self.push(View::WithoutUsers, event(*position, change));
+        let streams = publisher.as_ref().map_or(0, |publisher| self.streams.count_of(&publisher.user));
+        match (change, publisher) {
+            (Change::StreamAdded { .. }, Some(user)) if streams == 1 => {
+                self.push(View::Publishers, RoomMessage::UserJoined(UserJoined { stamp: NO_STAMP, user }));
+                self.push(View::Publishers, event(*position, change));
+            }
+            (Change::StreamRemoved { reason, .. }, Some(user)) if streams == 0 => {
+                // Until it is told that they go.
+                let users = self.users_in(View::Publishers) + 1;
+                self.push_counted(View::Publishers, event(*position, change), users);
+                let UserInfo { user, .. } = user;
+                let left = UserLeft { stamp: NO_STAMP, user, reason: *reason };
+                self.push(View::Publishers, RoomMessage::UserLeft(left));
+            }
+            _ => self.push(View::Publishers, event(*position, change)),
+        }
+    }
+
+    /// Writes the next event of one view, after which its members know all users of the view.
+    fn push(&mut self, view: View, event: RoomMessage) {
+        self.push_counted(view, event, self.users_in(view));
+    }
+
+    fn push_counted(&mut self, view: View, mut event: RoomMessage, users: u32) {
+        let log = &mut self.logs[view as usize];
+        let previous = log.position();
+        event.set_stamp(EventStamp { epoch: self.epoch, position: previous + 1, previous, users });
+        log.push(event);
     }
 
     /// Changes roster, streams or extras; false when the change contradicts them.
@@ -204,23 +253,41 @@ impl Room {
         }
     }
 
+    /// Whose stream begins or ends.
+    fn publisher_in(&self, change: &Change) -> Option<UserInfo> {
+        let user = match change {
+            Change::StreamAdded { stream, .. } => &stream.user,
+            Change::StreamRemoved { stream, .. } => &self.streams.get(stream)?.user,
+            _ => return None,
+        };
+        self.roster.user(user)
+    }
+
     /// The stream, if it is of this stay.
     fn published(&self, session: SessionId, stream: &StreamId) -> Option<&StreamInfo> {
         self.streams.get(stream).filter(|stream| self.roster.session(&stream.user) == Some(session))
     }
 
-    /// What a member who has everything up to `position` is to be sent.
-    pub fn after(&self, view: View, position: u64) -> After {
-        self.log_of(view).after(position)
+    /// What a member who has everything up to `position` is to be sent, at least as far as `wanted`; see
+    /// [`EventLog::after`].
+    pub fn after(&mut self, view: View, position: u64, wanted: u64) -> After {
+        self.logs[view as usize].after(position, wanted)
     }
 
-    /// The whole room as it is now.
+    /// The whole room as it is now or was a moment ago: what happened since then is still to be had with
+    /// [`after`](Self::after).
     pub fn snapshot(&mut self, view: View) -> Snapshot {
-        if let Some(snapshot) = &self.snapshot[view as usize] {
-            return snapshot.clone();
+        let log = &self.logs[view as usize];
+        if let Some(snapshot) = &self.snapshots[view as usize] {
+            let events = log.position() - snapshot.position;
+            let events_max = (snapshot.users / SNAPSHOT_USERS_PER_EVENT).min(EVENT_BATCH_MAX);
+            if events <= events_max as u64 && log.reaches(snapshot.position) {
+                return snapshot.clone();
+            }
         }
-        let snapshot = Snapshot { position: self.position_in(view), pages: self.pages(view).into() };
-        self.snapshot[view as usize] = Some(snapshot.clone());
+        let (position, users) = (log.position(), self.users_in(view) as usize);
+        let snapshot = Snapshot { position, users, pages: self.pages(view).into() };
+        self.snapshots[view as usize] = Some(snapshot.clone());
         snapshot
     }
 
@@ -236,7 +303,12 @@ impl Room {
             entries += 1;
             pages.len() - 1
         };
-        for user in self.roster.iter().filter(|_| view == View::Everything) {
+        let is_told = |user: &UserInfo| match view {
+            View::Everything => true,
+            View::WithoutUsers => false,
+            View::Publishers => self.streams.count_of(&user.user) > 0,
+        };
+        for user in self.roster.iter().filter(is_told) {
             let at = make_room(&mut pages, size_of_user(&user));
             pages[at].users.push(user);
         }
@@ -271,7 +343,7 @@ impl Room {
             position: self.position_in(view),
             page: 0,
             last: false,
-            users_total: if view == View::Everything { self.roster.len() as u32 } else { 0 },
+            users_total: self.users_in(view),
             users: Vec::new(),
             streams: Vec::new(),
             extras: None,
@@ -283,8 +355,12 @@ fn extras_of(page: &mut SnapshotPage) -> &mut control::Extras {
     page.extras.get_or_insert_default()
 }
 
-/// The event; what it sets gets this version.
-fn event(stamp: EventStamp, version: u64, change: &Change) -> RoomMessage {
+/// What stands in an event before it has its place in a log.
+const NO_STAMP: EventStamp = EventStamp { epoch: 0, position: 0, previous: 0, users: 0 };
+
+/// The event, without its place; what it sets gets this version.
+fn event(version: u64, change: &Change) -> RoomMessage {
+    let stamp = NO_STAMP;
     match change.clone() {
         Change::UserJoined { user, .. } => RoomMessage::UserJoined(UserJoined { stamp, user }),
         Change::UserLeft { user, reason, .. } => RoomMessage::UserLeft(UserLeft { stamp, user, reason }),

@@ -45,6 +45,11 @@ impl Roster {
         self.session(user).or_else(|| self.unseen.get(user).copied())
     }
 
+    /// `user` as everyone sees them, if they are here to be seen.
+    pub fn user(&self, user: &UserId) -> Option<UserInfo> {
+        self.members.get(user).map(|member| UserInfo { user: user.clone(), name: member.name.clone() })
+    }
+
     /// The stays of everyone, unseen users last.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.members.values().map(|member| member.session).chain(self.unseen.values().copied())

@@ -34,6 +34,11 @@ impl Streams {
         self.counts.get(user).copied().unwrap_or(0)
     }
 
+    /// How many users publish.
+    pub fn publishers(&self) -> usize {
+        self.counts.len()
+    }
+
     /// All streams.
     pub fn iter(&self) -> impl Iterator<Item = &StreamInfo> {
         self.streams.values()

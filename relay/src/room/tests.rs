@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use parlor_transport::error::Code;
 use parlor_transport::id::{AppId, LoginId, RoomId, SessionId, StreamId, UserId, UserName};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{
-    Delivery, Departure, MessageReader, TrackInfo, TrackKind, TrackState, TrackStatus,
-};
+use parlor_transport::wire::control::{Delivery, Departure, TrackInfo, TrackKind, TrackState, TrackStatus};
 use proptest::prelude::*;
 
 use super::index::{Action, Index, MemoryIndex, Proposal, Ticket, Verdict};
 use super::*;
 use crate::limits::{Limits, ROOM_INFO_KEYS_MAX};
+use mirror::{Contents, Mirror};
+
+mod mirror;
+mod pages;
+mod window;
+
+pub(super) use mirror::decode_all;
 
 const USERS_PER_ROOM_MAX: usize = 3;
 const ROOMS_MAX: usize = 4;
@@ -230,130 +234,6 @@ impl Model {
     }
 }
 
-#[derive(Default, Debug, PartialEq, Eq)]
-struct Contents {
-    users: BTreeSet<UserId>,
-    streams: BTreeMap<StreamId, UserId>,
-}
-
-impl From<&Room> for Contents {
-    fn from(room: &Room) -> Self {
-        Contents {
-            users: room.roster().iter().map(|user| user.user).collect(),
-            streams: room.streams().iter().map(|s| (s.stream.clone(), s.user.clone())).collect(),
-        }
-    }
-}
-
-/// What a client would make of what it is sent, strict about every promise.
-#[derive(Debug)]
-struct Mirror {
-    view: View,
-    epoch: u64,
-    position: u64,
-    contents: Contents,
-    extras: Extras,
-}
-
-impl Mirror {
-    fn begin(room: &mut Room, view: View) -> Self {
-        let snapshot = room.snapshot(view);
-        let mut mirror = Mirror {
-            view,
-            epoch: room.epoch(),
-            position: snapshot.position,
-            contents: Contents::default(),
-            extras: Extras::default(),
-        };
-        let sees_users = view == View::Everything;
-        let last = snapshot.pages.len() - 1;
-        for (at, bytes) in snapshot.pages.iter().enumerate() {
-            let RoomMessage::Page(page) = decode(bytes) else { panic!("a snapshot is made of pages") };
-            assert_eq!((page.epoch, page.position), (mirror.epoch, mirror.position));
-            assert_eq!((page.page, page.last), (at as u32, at == last));
-            let users = if sees_users { room.roster().len() } else { 0 };
-            assert_eq!(page.users_total as usize, users);
-            mirror.contents.users.extend(page.users.into_iter().map(|user| user.user));
-            for stream in page.streams {
-                let known = mirror.contents.users.contains(&stream.user);
-                assert_eq!(known, sees_users, "users before their streams");
-                mirror.contents.streams.insert(stream.stream, stream.user);
-            }
-            let extras = page.extras.unwrap_or_default();
-            extras.track_states.iter().for_each(|status| mirror.set_state(status));
-            extras.stream_infos.iter().for_each(|extra| mirror.set_info(extra));
-            extras.room_infos.iter().for_each(|extra| mirror.set_room_info(extra));
-        }
-        mirror
-    }
-
-    fn read(&mut self, room: &mut Room) {
-        loop {
-            match room.after(self.view, self.position) {
-                After::UpToDate => return assert_eq!(&self.extras, room.extras()),
-                After::Behind => panic!("histories here are shorter than the log"),
-                After::Events(events) => events.iter().for_each(|event| self.apply(&decode(event))),
-            }
-        }
-    }
-
-    fn set_state(&mut self, status: &TrackStatus) {
-        assert!(self.contents.streams.contains_key(&status.stream), "streams before their states");
-        self.extras.set_track_state(status);
-    }
-
-    fn set_info(&mut self, extra: &StreamExtra) {
-        assert!(self.contents.streams.contains_key(&extra.stream), "streams before their infos");
-        self.extras.set_stream_info(&extra.stream, extra.version, &extra.info);
-    }
-
-    fn set_room_info(&mut self, extra: &RoomExtra) {
-        self.extras.set_room_info(&extra.key, extra.version, &extra.value);
-    }
-
-    fn apply(&mut self, event: &RoomMessage) {
-        let stamp = event.stamp().expect("the log holds events");
-        assert_eq!((stamp.epoch, stamp.previous), (self.epoch, self.position), "no gap");
-        assert_eq!(stamp.position, stamp.previous + 1);
-        self.position = stamp.position;
-        match event {
-            RoomMessage::TrackStateChanged(event) => return self.set_state(&event.status),
-            RoomMessage::StreamInfoChanged(event) => {
-                assert!(self.view == View::WithoutUsers || event.extra.version == stamp.position);
-                return self.set_info(&event.extra);
-            }
-            RoomMessage::RoomInfoChanged(event) => return self.set_room_info(&event.extra),
-            RoomMessage::StreamRemoved(event) => self.extras.forget_stream(&event.stream),
-            _ => {}
-        }
-        let Contents { users, streams } = &mut self.contents;
-        match event {
-            RoomMessage::UserJoined(event) => assert!(users.insert(event.user.user.clone())),
-            RoomMessage::UserLeft(event) => {
-                assert!(!streams.values().any(|user| *user == event.user), "streams end before the leave");
-                assert!(users.remove(&event.user));
-            }
-            RoomMessage::StreamAdded(event) => {
-                let known = users.contains(&event.stream.user);
-                assert_eq!(known, self.view == View::Everything, "users come before their streams");
-                let stream = &event.stream;
-                assert_eq!(streams.insert(stream.stream.clone(), stream.user.clone()), None);
-            }
-            RoomMessage::StreamRemoved(event) => assert!(streams.remove(&event.stream).is_some()),
-            _ => panic!("not an event: {event:?}"),
-        }
-        assert_eq!(stamp.users as usize, users.len(), "the count is exact");
-    }
-}
-
-fn decode(bytes: &Bytes) -> RoomMessage {
-    let mut reader = MessageReader::default();
-    reader.push(bytes);
-    let message: RoomMessage = reader.read().unwrap().unwrap();
-    assert!(!reader.is_mid_message());
-    message
-}
-
 /// The index and the replicas it feeds.
 struct World {
     index: MemoryIndex,
@@ -365,8 +245,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        World::of(USERS_PER_ROOM_MAX)
+    }
+
+    fn of(users_per_room_max: usize) -> Self {
         let limits = Limits {
-            users_per_room_max: USERS_PER_ROOM_MAX,
+            users_per_room_max,
             rooms_max: ROOMS_MAX,
             publish_max: STREAMS_PER_USER_MAX as u32,
             ..Limits::default()
@@ -406,7 +290,7 @@ impl World {
             }
             Step::Watch => {
                 for (key, room) in &mut self.rooms {
-                    for view in [View::Everything, View::WithoutUsers] {
+                    for view in View::ALL {
                         self.mirrors.push((key.clone(), Mirror::begin(room, view)));
                     }
                 }
@@ -454,12 +338,8 @@ impl World {
     fn read(&mut self) {
         for (key, mirror) in &mut self.mirrors {
             let room = self.rooms.get_mut(key).expect("mirrors of ended rooms are gone");
-            mirror.read(room);
-            let mut contents = Contents::from(&*room);
-            if mirror.view == View::WithoutUsers {
-                contents.users.clear();
-            }
-            assert_eq!(mirror.contents, contents);
+            mirror.read(room, u64::MAX);
+            mirror.assert_equal(room);
         }
     }
 }
@@ -479,102 +359,6 @@ proptest! {
             prop_assert_eq!(rooms, model.rooms(), "after {:?}", step);
         }
         world.read();
-    }
-}
-
-fn committed(previous: u64, change: Change) -> Committed {
-    Committed { ticket: Ticket(0), room: key(0, 0), epoch: 1, previous, position: previous + 1, change }
-}
-
-fn joined(session: u64, who: u8) -> Change {
-    Change::UserJoined { session: SessionId(session), user: user(who), unseen: false }
-}
-
-#[test]
-fn a_room_refuses_what_does_not_follow() {
-    let mut room = Room::new(key(0, 0), 1);
-    room.apply(&committed(0, joined(1, 1))).unwrap();
-    let published =
-        StreamInfo { stream: stream(1), user: user(1).user, tracks: tracks(), delivery: Delivery::Datagram };
-    room.apply(&committed(1, Change::StreamAdded { session: SessionId(1), stream: published.clone() }))
-        .unwrap();
-    let left = |who: u8, session| Change::UserLeft {
-        session: SessionId(session),
-        user: user(who).user,
-        reason: Departure::Left,
-        unseen: false,
-    };
-    for wrong in [
-        committed(1, joined(2, 2)),
-        committed(3, joined(2, 2)),
-        Committed { epoch: 2, ..committed(2, joined(2, 2)) },
-        Committed { room: key(0, 1), ..committed(2, joined(2, 2)) },
-        committed(2, joined(2, 1)),
-        committed(2, left(1, 1)),
-        committed(2, left(2, 2)),
-        committed(2, Change::StreamAdded { session: SessionId(1), stream: published }),
-    ] {
-        assert!(room.apply(&wrong).is_err(), "{wrong:?}");
-        assert_eq!(room.position(), 2);
-    }
-    room.apply(&committed(2, joined(2, 2))).unwrap();
-}
-
-#[test]
-fn a_large_room_comes_in_pages_that_fit_a_message() {
-    let mut room = Room::new(key(0, 0), 1);
-    let mut position = 0;
-    for number in 0..1000u64 {
-        let info = UserInfo {
-            user: UserId::new(format!("{number:0>64}")).unwrap(),
-            name: UserName::new("n".repeat(256)).unwrap(),
-        };
-        room.apply(&committed(
-            position,
-            Change::UserJoined { session: SessionId(number), user: info.clone(), unseen: false },
-        ))
-        .unwrap();
-        let published = StreamInfo {
-            stream: StreamId::new(format!("{number:0>256}")).unwrap(),
-            user: info.user,
-            tracks: vec![TrackInfo { codec: "c".repeat(64), ..tracks().remove(0) }; 8],
-            delivery: Delivery::QuicStream,
-        };
-        room.apply(&committed(
-            position + 1,
-            Change::StreamAdded { session: SessionId(number), stream: published },
-        ))
-        .unwrap();
-        position += 2;
-    }
-    let snapshot = room.snapshot(View::Everything);
-    assert!(snapshot.pages.len() > 50);
-    assert!(snapshot.pages.iter().all(|page| page.len() <= PAGE_BYTES_MAX + 256), "pages are bounded");
-    assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
-    assert_eq!(room.after(View::Everything, 1999), After::Events(vec![room.log_last()]));
-}
-
-#[test]
-fn short_names_do_not_make_a_page_longer_than_clients_accept() {
-    let mut room = Room::new(key(0, 0), 1);
-    for number in 0..3000 {
-        let (user, name) = (UserId::new(number.to_string()).unwrap(), UserName::new("").unwrap());
-        let info = UserInfo { user, name };
-        room.apply(&committed(
-            number,
-            Change::UserJoined { session: SessionId(number), user: info, unseen: false },
-        ))
-        .unwrap();
-    }
-    assert_eq!(Mirror::begin(&mut room, View::Everything).contents, Contents::from(&room));
-}
-
-impl Room {
-    fn log_last(&self) -> Bytes {
-        match self.after(View::Everything, self.position() - 1) {
-            After::Events(events) => events[0].clone(),
-            other => panic!("{other:?}"),
-        }
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::reload::{Reloading, Settings};
 use crate::auth::App;
 use crate::connection::messages::Messages;
+use crate::forward::voices::Voices;
 use crate::gate::{Gate, GateCounts};
 use crate::http::webhooks::Outbox;
 use crate::limits::NOTICES_MAX;
@@ -28,6 +29,7 @@ use crate::lock;
 use crate::metrics::latency::{self, Histogram};
 use crate::room::View;
 use crate::room::index::RoomKey;
+use crate::server::signals::{Signals, Told};
 
 /// What all connections share. Its lock is held for one message at a time, never across an await.
 pub(crate) struct Hub {
@@ -79,8 +81,8 @@ struct State {
     routes: BTreeMap<SessionId, Route>,
     /// The sessions that connections resumed, by the session that they began with.
     resumed: BTreeMap<SessionId, SessionId>,
-    /// Tells the members of a room that it has new events.
-    rooms: BTreeMap<RoomKey, watch::Sender<()>>,
+    /// Tells the members of rooms that there are new events.
+    signals: Signals,
 }
 
 struct Route {
@@ -106,7 +108,13 @@ pub(crate) enum Mail {
     /// From the lobby.
     Notice(Notice),
     /// [`Notice::Entered`], with the signal of new events.
-    Entered { room: SharedRoom, view: View, from: Option<u64>, changed: watch::Receiver<()> },
+    Entered {
+        room: SharedRoom,
+        view: View,
+        from: Option<u64>,
+        changed: watch::Receiver<Told>,
+        voices: Arc<Voices>,
+    },
 }
 
 #[derive(Default)]
@@ -120,6 +128,7 @@ pub(crate) struct Counts {
     pub(crate) frames_skipped: AtomicU64,
     pub(crate) frames_gone: AtomicU64,
     pub(crate) frames_over_limit: AtomicU64,
+    pub(crate) frames_unheard: AtomicU64,
     pub(crate) messages_sent: AtomicU64,
     pub(crate) messages_dropped: AtomicU64,
 }
@@ -145,6 +154,8 @@ pub struct Counters {
     pub frames_gone: u64,
     /// Frames from publishers that were over their limit, and dropped.
     pub frames_over_limit: u64,
+    /// Frames of sound that were passed on to nobody, because other voices of a large room are heard.
+    pub frames_unheard: u64,
     /// What became of attempts to connect.
     pub gate: GateCounts,
     /// App messages passed on, each counted once for each receiver.
@@ -166,7 +177,7 @@ impl Hub {
             latencies: BTreeMap::new(),
             routes: BTreeMap::new(),
             resumed: BTreeMap::new(),
-            rooms: BTreeMap::new(),
+            signals: Signals::default(),
         };
         Hub {
             clock,
@@ -280,7 +291,7 @@ impl Hub {
     }
 
     fn tell_due(&self, state: &State) {
-        let due = state.lobby.poll_timeout();
+        let due = state.poll_timeout();
         if due.is_some_and(|due| state.told.is_none_or(|told| due < told)) {
             self.sooner.notify_one();
         }
@@ -307,15 +318,19 @@ impl Hub {
 
     /// What was due is done.
     pub(crate) fn handle_timeout(&self) {
+        let now = self.clock.now();
         let mut state = lock(&self.state);
-        state.lobby.handle_timeout(self.clock.now(), self.date());
-        state.deliver(&self.counts);
+        if state.lobby.poll_timeout().is_some_and(|due| due <= now) {
+            state.lobby.handle_timeout(now, self.date());
+            state.deliver(&self.counts);
+        }
+        state.signals.handle_timeout(now);
     }
 
     /// When [`Hub::handle_timeout`] is due; to be asked again after [`Hub::sooner`].
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         let mut state = lock(&self.state);
-        state.told = state.lobby.poll_timeout();
+        state.told = state.poll_timeout();
         state.told
     }
 
@@ -347,6 +362,7 @@ impl Hub {
         let mut state = lock(&self.state);
         let outcome = action(self.clock.now(), self.date(), &mut state.lobby);
         state.deliver(&self.counts);
+        self.tell_due(&state);
         outcome
     }
 
@@ -395,6 +411,7 @@ impl Hub {
             frames_skipped: get(&self.counts.frames_skipped),
             frames_gone: get(&self.counts.frames_gone),
             frames_over_limit: get(&self.counts.frames_over_limit),
+            frames_unheard: get(&self.counts.frames_unheard),
             gate: self.gate().counts(),
         }
     }
@@ -422,6 +439,10 @@ impl State {
         self.resumed.get(&connection).copied().unwrap_or(connection)
     }
 
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        self.lobby.poll_timeout().into_iter().chain(self.signals.poll_timeout()).min()
+    }
+
     /// A session goes on with another connection.
     fn move_route(&mut self, session: SessionId, connection: SessionId) {
         let Some(route) = self.routes.remove(&connection) else { return };
@@ -436,8 +457,8 @@ impl State {
         while let Some(output) = self.lobby.poll_output() {
             match output {
                 Output::RoomChanged(key) => {
-                    if let Some(signal) = self.rooms.get(&key) {
-                        signal.send_replace(());
+                    if let Some(room) = self.lobby.room(&key) {
+                        self.signals.change(self.clock.now(), &lock(&room));
                     }
                 }
                 Output::Message { to, message, lossy } => {
@@ -445,17 +466,16 @@ impl State {
                         self.pass_on(counts, id, message.clone(), lossy);
                     }
                 }
-                Output::RoomEnded(key) => _ = self.rooms.remove(&key),
+                Output::RoomEnded(key) => self.signals.end(&key),
                 Output::Resumed { session, connection } => self.move_route(session, connection),
                 Output::Happened(happening) => {
                     self.outbox.push(self.calendar.date(&self.clock), happening);
                 }
                 Output::Notice(id, notice) => {
                     let mail = match notice {
-                        Notice::Entered { room, view, from } => {
-                            let key = lock(&room).key().clone();
-                            let signal = self.rooms.entry(key).or_insert_with(|| watch::Sender::new(()));
-                            Mail::Entered { room, view, from, changed: signal.subscribe() }
+                        Notice::Entered { room, view, from, voices } => {
+                            let changed = self.signals.subscribe(&lock(&room), view);
+                            Mail::Entered { room, view, from, changed, voices }
                         }
                         notice => Mail::Notice(notice),
                     };

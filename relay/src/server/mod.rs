@@ -4,6 +4,7 @@ mod door;
 mod hub;
 pub mod process;
 mod reload;
+mod signals;
 
 use std::future::Future;
 use std::io;
@@ -33,6 +34,7 @@ use hub::{Calendar, system_date};
 pub(crate) use hub::{Connected, Hub, Mail, Readiness};
 use reload::Settings;
 pub use reload::{ReloadError, Reloaded};
+pub(crate) use signals::Told;
 
 /// A relay that is bound to its socket. It serves once it [runs](Relay::run).
 ///

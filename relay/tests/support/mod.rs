@@ -304,6 +304,7 @@ impl Client {
             }
             RoomMessage::StreamInfoChanged(event) => format!("{}={}", event.extra.stream, event.extra.info),
             RoomMessage::RoomInfoChanged(event) => format!("{}={}", event.extra.key, event.extra.value),
+            RoomMessage::Count(count) => format!("# {}", count.users),
             RoomMessage::Unknown(stamp) => format!("? {}", stamp.position),
         }
     }

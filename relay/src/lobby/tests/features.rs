@@ -94,7 +94,7 @@ fn only_the_publisher_speaks_for_a_stream() {
 fn an_unseen_user_hears_the_room_and_is_not_heard() {
     let mut lobby = lobby();
     let u1 = enter(&mut lobby, "u1");
-    let unseen = Presence { unseen: true, uninterested: false };
+    let unseen = Presence { unseen: true, ..Presence::default() };
     let ghost = enter_as(&mut lobby, "ghost", unseen);
     assert_eq!(tell(&mut lobby, ghost, publish(2, "cam")), ["2: Refused 2 Unseen"]);
     assert_eq!(say(&mut lobby, NOW, ghost, &[], 1), Err(Code::Unseen));

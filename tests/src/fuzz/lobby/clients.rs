@@ -144,12 +144,12 @@ impl Clients {
                     connection.is_closing = true;
                 }
             }
-            Notice::Entered { room, view, from } => {
+            Notice::Entered { room, view, from, .. } => {
                 let connection = self.serving_mut(session).expect("who enters is connected");
                 assert!(!connection.is_entered, "a connection has one QUIC stream of events");
                 connection.is_entered = true;
                 let mirror = match view {
-                    View::Everything => Mirror::default(),
+                    View::Everything | View::Publishers => Mirror::default(),
                     View::WithoutUsers => Mirror::without_users(),
                 };
                 let mut reader = self.readers.remove(&session).unwrap_or_else(|| Reader {
@@ -317,11 +317,11 @@ impl Reader {
     fn read(&mut self) {
         let mut room = self.room.lock().expect("one thread");
         loop {
-            let messages = match self.position.map(|position| room.after(self.view, position)) {
+            let messages = match self.position.map(|position| room.after(self.view, position, u64::MAX)) {
                 Some(After::UpToDate) => return,
-                Some(After::Events(events)) => {
-                    self.position = self.position.map(|position| position + events.len() as u64);
-                    events
+                Some(After::Events(batch)) => {
+                    self.position = Some(batch.reached);
+                    vec![batch.bytes]
                 }
                 Some(After::Behind) | None => {
                     let snapshot = room.snapshot(self.view);
@@ -332,9 +332,11 @@ impl Reader {
             for message in messages {
                 let mut reader = MessageReader::default();
                 reader.push(&message);
-                let message = reader.read::<RoomMessage>().expect("our own").expect("whole");
-                // It finds gaps, doubles and what comes in the wrong order.
-                self.mirror.apply(message).expect("the room's history goes on");
+                while let Some(message) = reader.read::<RoomMessage>().expect("our own") {
+                    // It finds gaps, doubles and what comes in the wrong order.
+                    self.mirror.apply(message).expect("the room's history goes on");
+                }
+                assert!(!reader.is_mid_message(), "batches and pages are whole");
             }
         }
     }
@@ -344,7 +346,15 @@ impl Reader {
             return;
         }
         let key = &member.room;
-        let users = if member.presence.uninterested { BTreeMap::new() } else { users_of(model, key) };
+        let mut users = users_of(model, key);
+        match self.view {
+            View::Everything => {}
+            View::WithoutUsers => users.clear(),
+            View::Publishers => {
+                let publishers: BTreeSet<_> = streams_of(model, key).into_values().collect();
+                users.retain(|user, _| publishers.contains(user));
+            }
+        }
         let told = self.mirror.users().iter().map(|(user, name)| (user.to_string(), name.to_string()));
         assert_eq!(told.collect::<BTreeMap<_, _>>(), users, "users told to {}", member.user);
         let told = self.mirror.streams().iter().map(|(id, stream)| (id.to_string(), stream.user.to_string()));

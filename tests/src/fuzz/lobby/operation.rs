@@ -130,7 +130,11 @@ impl Run {
                 name: format!("name{session}").parse().expect("a name"),
                 login,
                 token,
-                presence: Presence { unseen: b & 0xe0 == 0xe0, uninterested: b & 0x18 == 0x18 },
+                presence: Presence {
+                    unseen: b & 0xe0 == 0xe0,
+                    uninterested: b & 0x18 == 0x18,
+                    publishers_only: b & 0x06 == 0x06,
+                },
             }),
         );
     }

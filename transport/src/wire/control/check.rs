@@ -2,7 +2,8 @@
 
 use super::extra::*;
 use super::message::*;
-use super::operate::{ADDRESS_MAX, FramesRefused, GoAway, Moderate};
+use super::operate::{ADDRESS_MAX, ActiveSpeaker, FramesRefused, GoAway, Moderate};
+use super::room::*;
 use crate::token::Token;
 use crate::wire::WireError;
 
@@ -154,7 +155,7 @@ nothing_to_check! {
     Moderate
     Leave Unpublish StopPlay RequestKeyframe ProbeClock
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
-    TokenExpiring Resume FramesRefused
-    UserJoined UserLeft StreamRemoved EventStamp
+    TokenExpiring Resume FramesRefused ActiveSpeaker
+    RoomCount UserJoined UserLeft StreamRemoved EventStamp
     SetTrackState TrackStateChanged
 }

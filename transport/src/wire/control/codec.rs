@@ -13,7 +13,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::check::{Check, at_most};
 use super::extra::*;
 use super::message::*;
-use super::operate::{FramesRefused, GoAway, Moderate};
+use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate};
+use super::room::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -177,8 +178,10 @@ messages!(RelayMessage {
     Resumed(Resumed) = 0x2d,
     GoAway(GoAway) = 0x30,
     FramesRefused(FramesRefused) = 0x32,
+    ActiveSpeaker(ActiveSpeaker) = 0x38,
 });
 
+const COUNT: u64 = 0x36;
 const PAGE: u64 = 0x40;
 const USER_JOINED: u64 = 0x41;
 const USER_LEFT: u64 = 0x42;
@@ -201,12 +204,14 @@ impl Message for RoomMessage {
             RoomMessage::TrackStateChanged(body) => (TRACK_STATE_CHANGED, write(body)),
             RoomMessage::StreamInfoChanged(body) => (STREAM_INFO_CHANGED, write(body)),
             RoomMessage::RoomInfoChanged(body) => (ROOM_INFO_CHANGED, write(body)),
+            RoomMessage::Count(body) => (COUNT, write(body)),
             RoomMessage::Unknown(stamp) => (*EVENTS.end(), write(stamp)),
         }
     }
 
     fn from_parts(kind: u64, body: Bytes) -> Result<Option<Self>, WireError> {
         Ok(Some(match kind {
+            COUNT => RoomMessage::Count(read(&body)?),
             PAGE => RoomMessage::Page(read(&body)?),
             USER_JOINED => RoomMessage::UserJoined(read(&body)?),
             USER_LEFT => RoomMessage::UserLeft(read(&body)?),

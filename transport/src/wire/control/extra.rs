@@ -3,7 +3,7 @@
 
 use bincode::{Decode, Encode};
 
-use super::message::EventStamp;
+use super::room::EventStamp;
 use crate::id::StreamId;
 
 /// The most bytes of a stream's info.

@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use super::extra::*;
-use super::operate::{FramesRefused, GoAway, Moderate};
+use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -213,29 +213,8 @@ pub enum RelayMessage {
     GoAway(GoAway),
     /// Frames published here are dropped; the stream goes on.
     FramesRefused(FramesRefused),
-}
-
-/// Relay to client, on the events stream.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RoomMessage {
-    /// A part of the whole room as it is at one position.
-    Page(SnapshotPage),
-    /// Somebody came.
-    UserJoined(UserJoined),
-    /// Somebody went; their streams ended before.
-    UserLeft(UserLeft),
-    /// A stream began; its user came before.
-    StreamAdded(StreamAdded),
-    /// A stream ended, and with it what is known of its tracks and its info.
-    StreamRemoved(StreamRemoved),
-    /// A track's state changed.
-    TrackStateChanged(TrackStateChanged),
-    /// A stream's info changed.
-    StreamInfoChanged(StreamInfoChanged),
-    /// The room's info changed.
-    RoomInfoChanged(RoomInfoChanged),
-    /// A positioned event of a newer version: only its position counts.
-    Unknown(EventStamp),
+    /// Another voice leads in the room, or none.
+    ActiveSpeaker(ActiveSpeaker),
 }
 
 /// Either way, on an app-message stream.
@@ -289,17 +268,19 @@ pub struct Presence {
     pub unseen: bool,
     /// This user is not told of others, only of their streams.
     pub uninterested: bool,
+    /// This user is told of those who publish, and how many others there are. Counts only without `uninterested`.
+    pub publishers_only: bool,
 }
 
 impl Presence {
     /// The bits on the wire.
     pub const fn bits(self) -> u8 {
-        self.unseen as u8 | (self.uninterested as u8) << 1
+        self.unseen as u8 | (self.uninterested as u8) << 1 | (self.publishers_only as u8) << 2
     }
 
     /// The options with these bits; those of newer versions are ignored.
     pub const fn from_bits(bits: u8) -> Self {
-        Presence { unseen: bits & 1 != 0, uninterested: bits & 2 != 0 }
+        Presence { unseen: bits & 1 != 0, uninterested: bits & 2 != 0, publishers_only: bits & 4 != 0 }
     }
 }
 
@@ -548,104 +529,6 @@ pub struct TokenExpiring {
     pub seconds: u32,
 }
 
-/// Where an event stands in the room's history. It may be applied only to a room that is at
-/// `previous` of the same epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct EventStamp {
-    /// The room's life.
-    pub epoch: u64,
-    /// The position this event leads to.
-    pub position: u64,
-    /// The position it leads from.
-    pub previous: u64,
-    /// Users in the room after it.
-    pub users: u32,
-}
-
-/// A user as everyone sees them.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct UserInfo {
-    /// Who.
-    pub user: UserId,
-    /// Their name for people to read.
-    pub name: UserName,
-}
-
-/// A stream as everyone sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct StreamInfo {
-    /// Which.
-    pub stream: StreamId,
-    /// Who publishes it.
-    pub user: UserId,
-    /// Its tracks.
-    pub tracks: Vec<TrackInfo>,
-    /// How its frames travel.
-    pub delivery: Delivery,
-}
-
-/// See [`RoomMessage::Page`]. Pages of one snapshot follow each other; events of later
-/// positions come after the last page.
-#[derive(Clone, PartialEq, Eq, Debug, Encode)]
-pub struct SnapshotPage {
-    /// The room's life.
-    pub epoch: u64,
-    /// The position that the whole snapshot shows.
-    pub position: u64,
-    /// This page's number, from 0.
-    pub page: u32,
-    /// No further page follows.
-    pub last: bool,
-    /// Users in the room at that position, over all pages.
-    pub users_total: u32,
-    /// Users of this page.
-    pub users: Vec<UserInfo>,
-    /// Streams of this page; their users stand on this page or an earlier one.
-    pub streams: Vec<StreamInfo>,
-    /// States and infos of this page; their streams stand on this page or an earlier one.
-    pub extras: Option<Extras>,
-}
-
-/// See [`RoomMessage::UserJoined`].
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct UserJoined {
-    /// Its place in the history.
-    pub stamp: EventStamp,
-    /// Who came.
-    pub user: UserInfo,
-}
-
-/// See [`RoomMessage::UserLeft`].
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct UserLeft {
-    /// Its place in the history.
-    pub stamp: EventStamp,
-    /// Who went.
-    pub user: UserId,
-    /// Why.
-    pub reason: Departure,
-}
-
-/// See [`RoomMessage::StreamAdded`].
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct StreamAdded {
-    /// Its place in the history.
-    pub stamp: EventStamp,
-    /// The stream.
-    pub stream: StreamInfo,
-}
-
-/// See [`RoomMessage::StreamRemoved`].
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct StreamRemoved {
-    /// Its place in the history.
-    pub stamp: EventStamp,
-    /// The stream.
-    pub stream: StreamId,
-    /// Why.
-    pub reason: Departure,
-}
-
 /// See [`AppMessage::Say`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Say {
@@ -668,23 +551,6 @@ pub struct Said {
     pub direct: bool,
     /// The app's bytes, at most [`APP_MESSAGE_MAX`].
     pub payload: Bytes,
-}
-
-impl RoomMessage {
-    /// The event's place in the history; a snapshot page has none.
-    pub fn stamp(&self) -> Option<EventStamp> {
-        match self {
-            RoomMessage::Page(_) => None,
-            RoomMessage::UserJoined(event) => Some(event.stamp),
-            RoomMessage::UserLeft(event) => Some(event.stamp),
-            RoomMessage::StreamAdded(event) => Some(event.stamp),
-            RoomMessage::StreamRemoved(event) => Some(event.stamp),
-            RoomMessage::TrackStateChanged(event) => Some(event.stamp),
-            RoomMessage::StreamInfoChanged(event) => Some(event.stamp),
-            RoomMessage::RoomInfoChanged(event) => Some(event.stamp),
-            RoomMessage::Unknown(stamp) => Some(*stamp),
-        }
-    }
 }
 
 /// Checks a publication's tracks.

@@ -11,12 +11,14 @@ mod codec;
 mod extra;
 mod message;
 mod operate;
+mod room;
 
 pub use check::ENTRIES_MAX;
 pub use codec::{BODY_MAX, Message, MessageReader, encode};
 pub use extra::*;
 pub use message::*;
 pub use operate::*;
+pub use room::*;
 
 /// The first byte of a QUIC stream says what it carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

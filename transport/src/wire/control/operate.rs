@@ -1,4 +1,5 @@
-//! Messages of those who run a room or a relay: moderators, a relay that is about to end, and one that drops frames.
+//! Messages of those who run a room or a relay: moderators, a relay that is about to end, one that drops frames, and one
+//! that says who speaks.
 
 use bincode::{Decode, Encode};
 
@@ -53,4 +54,20 @@ pub struct FramesRefused {
     pub lane: u32,
     /// Why, and what to do.
     pub refusal: Refusal,
+}
+
+/// See [`RelayMessage::ActiveSpeaker`](super::RelayMessage::ActiveSpeaker).
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ActiveSpeaker {
+    /// Whose voice leads from now on; `None` when nobody has spoken for a while.
+    pub speaker: Option<Speaker>,
+}
+
+/// Somebody who speaks.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Speaker {
+    /// The stream with the voice.
+    pub stream: StreamId,
+    /// Who publishes it.
+    pub user: UserId,
 }

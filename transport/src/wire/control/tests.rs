@@ -15,7 +15,7 @@ fn join() -> ClientMessage {
         name: UserName::new("Ann").unwrap(),
         login: LoginId([7; 16]),
         token: Some(Token::new("a.b.c").unwrap()),
-        presence: Presence { unseen: false, uninterested: true },
+        presence: Presence { uninterested: true, ..Presence::default() },
     })
 }
 
