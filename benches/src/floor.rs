@@ -69,6 +69,7 @@ impl Floor {
     ///
     /// # Errors
     /// When sockets cannot be had, or this system does not tell CPU times.
+    #[expect(clippy::disallowed_methods, reason = "what a machine takes is measured on the machine's own clock")]
     pub fn run(&self) -> io::Result<Outcome> {
         let receivers = Receivers::start(self.subscribers)?;
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -78,7 +79,7 @@ impl Floor {
         let mut source = Source::new(self.shape);
         let mut outcome = Outcome { frames: 0, packets: 0, received: 0, cpu: Duration::ZERO };
         let mut buffer = Vec::with_capacity(SEND_MAX);
-        let segments_max = state.max_gso_segments().min(SEND_MAX / PACKET).max(1);
+        let segments_max = state.max_gso_segments().clamp(1, SEND_MAX / PACKET);
         let start = Instant::now();
         let before = cpu::thread().ok_or_else(cpu::unknown)?;
         for number in 0_u32.. {
@@ -191,6 +192,7 @@ impl Receivers {
         Ok(Receivers { addresses, stopped, received, reading })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a thread of its own, outside any runtime")]
     fn stop(self) -> u64 {
         // What is in buffers now is read on the way.
         std::thread::sleep(Duration::from_millis(50));
