@@ -516,6 +516,7 @@ fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
         RoomEvent::RoomInfo { .. }
         | RoomEvent::State(_)
         | RoomEvent::Recovered { .. }
+        | RoomEvent::UsersCounted { .. }
         | RoomEvent::TokenWillExpire { .. }
         | RoomEvent::RelayLeaving { .. }
         | RoomEvent::ActiveSpeaker(_) => {}

@@ -116,7 +116,7 @@ fn an_unseen_user_hears_the_room_and_is_not_heard() {
 fn the_operator_reaches_an_unseen_user_and_a_moderator_does_not_know_of_one() {
     let mut lobby = lobby();
     lobby.report_happenings();
-    let unseen = Presence { unseen: true, uninterested: false };
+    let unseen = Presence { unseen: true, uninterested: false, publishers_only: false };
     enter_as(&mut lobby, "ghost", unseen);
     enter(&mut lobby, "u1");
     let key = RoomKey { app: AppId::dev(), room: RoomId::new("r").unwrap() };
@@ -142,7 +142,7 @@ fn a_room_opens_once_also_when_the_first_one_in_it_is_unseen() {
         let session = lobby.connect(NOW).unwrap();
         lobby.handle(NOW, DATE, session, hello());
         let ClientMessage::Join(join) = join("r", user) else { panic!("a join") };
-        let presence = Presence { unseen, uninterested: false };
+        let presence = Presence { unseen, uninterested: false, publishers_only: false };
         lobby.handle(NOW, DATE, session, ClientMessage::Join(Join { presence, ..join }));
         while let Some(output) = lobby.poll_output() {
             if let Output::Happened(happening) = output {
