@@ -69,7 +69,10 @@ impl Floor {
     ///
     /// # Errors
     /// When sockets cannot be had, or this system does not tell CPU times.
-    #[expect(clippy::disallowed_methods, reason = "what a machine takes is measured on the machine's own clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a machine takes is measured on the machine's own clock"
+    )]
     pub fn run(&self) -> io::Result<Outcome> {
         let receivers = Receivers::start(self.subscribers)?;
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -114,6 +114,9 @@ async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -
         }
         came
     });
+    // A sender that hears no reports sends less and less.
+    let (mut reports, _) = client.inbound();
+    let listen = tokio::spawn(async move { while reports.next().await.is_ok() {} });
     let mut media = client.media_sender();
     for number in 0..count {
         let due = start + Duration::from_micros(33_333) * number as u32;
@@ -141,6 +144,7 @@ async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -
         })
         .await;
     client.close(Code::Ok, "done");
+    listen.await.unwrap();
     receive.await.unwrap()
 }
 

@@ -11,6 +11,9 @@ use parlor_transport::token::claims::Claims;
 use parlor_transport::wire::control::*;
 use parlor_transport::wire::hop::LANE_MAX;
 
+/// Logins remembered that gave way to a later one of the same user, as the relay has it.
+const OUTLIVED_MAX: usize = 4;
+
 /// App and room, by their ids.
 pub(super) type Key = (String, String);
 
@@ -68,6 +71,8 @@ pub(super) struct Member {
     /// When it is given up, in ms; it has no connection until then.
     pub(super) parked: Option<u64>,
     login: LoginId,
+    /// Logins of this user that gave way to it, the last ones.
+    outlived: Vec<LoginId>,
     grants: Option<Claims>,
     is_banned: bool,
     resumed_by: Option<LoginId>,
@@ -415,11 +420,15 @@ impl Model {
         let user = join.user.to_string();
         let grants = self.admit(session, &room, &user, join.token.as_ref())?;
         let earlier = self.members().find(|(_, m)| m.room.0 == room.0 && m.user == user);
-        let earlier = earlier.map(|(session, member)| (session, member.login, member.room.clone()));
+        let earlier = earlier
+            .map(|(session, member)| (session, member.login, member.room.clone(), member.outlived.clone()));
         let others = self.members().filter(|(_, m)| m.room == room && m.user != user).count();
         let is_room_new = !self.rooms.contains_key(&room);
-        if earlier.as_ref().is_some_and(|(_, login, _)| *login == join.login) {
+        if earlier.as_ref().is_some_and(|(_, login, ..)| *login == join.login) {
             return refuse(Code::LoginRaced);
+        }
+        if earlier.as_ref().is_some_and(|(.., outlived)| outlived.contains(&join.login)) {
+            return refuse(Code::RepeatedLogin);
         }
         if !is_room_new && others >= self.limits.users_per_room_max {
             return refuse(Code::RoomFull);
@@ -427,8 +436,12 @@ impl Model {
         if is_room_new && self.rooms.len() >= self.limits.rooms_max {
             return refuse(Code::RelayFull);
         }
-        if let Some((earlier, ..)) = earlier {
+        let mut outlived = Vec::new();
+        if let Some((earlier, login, _, before)) = earlier {
             self.end(earlier, Some(Code::RepeatedLogin));
+            outlived.extend(before);
+            outlived.push(login);
+            outlived.drain(..outlived.len().saturating_sub(OUTLIVED_MAX));
         }
         let member = Member {
             room: room.clone(),
@@ -439,6 +452,7 @@ impl Model {
             plays: BTreeMap::new(),
             parked: None,
             login: join.login,
+            outlived,
             grants,
             is_banned: false,
             resumed_by: None,
