@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parlor_transport::clock::Clock;
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use ring::aead::{self, quic};
 
@@ -183,12 +184,13 @@ impl Receivers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, count) = (Arc::clone(&stopped), Arc::clone(&received));
         let reading = std::thread::Builder::new().name("floor-receivers".to_owned()).spawn(move || {
+            let clock = Clock::system();
             runtime.block_on(async {
                 for socket in sockets {
                     tokio::spawn(read(socket, Arc::clone(&count)));
                 }
                 while !stop.load(Ordering::Relaxed) {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    clock.sleep(Duration::from_millis(20)).await;
                 }
             });
         })?;
