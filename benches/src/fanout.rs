@@ -67,7 +67,7 @@ pub struct Outcome {
     pub due_delivered: u64,
     /// What the relay used meanwhile; `None` where the system does not tell.
     pub usage: Option<Usage>,
-    /// The relay's memory for each subscriber, bytes.
+    /// The relay's memory for each subscriber, bytes; `None` without subscribers, too.
     pub memory_per_subscriber: Option<u64>,
     /// How long was measured.
     pub length: Duration,
@@ -243,7 +243,7 @@ impl Fanout {
             due,
             due_delivered: tally.due_delivered.load(Ordering::Relaxed),
             usage,
-            memory_per_subscriber: grown.map(|bytes| bytes / self.subscribers.max(1) as u64),
+            memory_per_subscriber: grown.and_then(|bytes| bytes.checked_div(self.subscribers as u64)),
             length: self.length,
             age: Delays::new(ages),
         })
