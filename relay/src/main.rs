@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use parlor_relay::config::flags::Cli;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     parlor_relay::server::process::main(Cli::parse())
 }

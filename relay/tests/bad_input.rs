@@ -309,7 +309,7 @@ fn symbols_that_contradict_each_other() {
             let lane = settle_in(&mut client).await;
             let parts = [part(lane, 3000, 0, 1), part(lane, length, index, byte)];
             for (tx_seq, part) in (0..).zip(parts) {
-                let packet = Packet { tx_seq, burst: 0, parts: vec![part] };
+                let packet = Packet { tx_seq, burst: 0, is_calm: false, parts: vec![part] };
                 client.session.send_raw_datagram(packet.encode()).unwrap();
             }
             wait(client).await;
@@ -349,7 +349,7 @@ fn symbols_of_a_lane_that_nobody_opened_are_ignored() {
         let lane = settle_in(&mut client).await;
         let hop = HopHeader { lane: lane + 1, track: 0, sequence: 0 };
         let part = Part::Source { hop, shape: Shape::new(10).unwrap(), index: 0, bytes: vec![1; 10].into() };
-        let packet = Packet { tx_seq: 0, burst: 0, parts: vec![part] };
+        let packet = Packet { tx_seq: 0, burst: 0, is_calm: false, parts: vec![part] };
         client.session.send_raw_datagram(packet.encode()).unwrap();
         world.pass(millis(200)).await;
         client.publish("good", Delivery::Datagram, VIDEO).await;

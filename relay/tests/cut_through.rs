@@ -107,7 +107,7 @@ fn a_frame_that_the_publisher_never_finishes_ends_at_the_player_when_the_relay_g
             for index in 0..symbols {
                 let hop = HopHeader { lane: cam.lane, track: 0, sequence };
                 let part = Part::Source { hop, shape: block.shape(), index, bytes: block.symbol(index) };
-                let packet = Packet { tx_seq, burst: 0, parts: vec![part] };
+                let packet = Packet { tx_seq, burst: 0, is_calm: false, parts: vec![part] };
                 u1.session.send_raw_datagram(packet.encode()).unwrap();
                 tx_seq += 1;
             }

@@ -14,7 +14,7 @@ use parlor_relay::lobby::Survey;
 use parlor_relay::{App, Config};
 use parlor_transport::error::Code;
 use parlor_transport::id::{AppId, LoginId, SessionId, UserId};
-use parlor_transport::quic::{ConnectError, Endpoint, Options, Session};
+use parlor_transport::quic::{ConnectError, Endpoint, Options, QUIC_STREAMS_FIRST, Session};
 use parlor_transport::repair::Shape;
 use parlor_transport::sim::{self, Direction, Loss, Profile, seeded};
 use parlor_transport::token::Token;
@@ -263,7 +263,7 @@ fn datagrams_of_every_kind_without_end() {
     let symbol = |lane| {
         let hop = HopHeader { lane, track: 0, sequence: 0 };
         let part = Part::Source { hop, shape: Shape::new(10).unwrap(), index: 0, bytes: vec![1; 10].into() };
-        Packet { tx_seq: 0, burst: 0, parts: vec![part] }.encode()
+        Packet { tx_seq: 0, burst: 0, is_calm: false, parts: vec![part] }.encode()
     };
     let report = Feedback::new(1_000_000, Timestamp::ZERO, Duration::ZERO).encode();
     for (number, datagram) in [symbol(77), report].into_iter().enumerate() {
@@ -291,7 +291,8 @@ fn datagrams_of_every_kind_without_end() {
 #[test]
 fn quic_streams_opened_and_broken_off_without_end() {
     beside(5, narrow(), async |world| {
-        let client = world.enter("flood", "x").await;
+        let mut client = world.enter("flood", "x").await;
+        client.publish("flood-x", Delivery::QuicStream, VIDEO).await;
         let flooding = async {
             loop {
                 let kind = vec![StreamKind::Frame as u8].into();
@@ -312,13 +313,13 @@ fn quic_streams_opened_and_broken_off_without_end() {
 #[test]
 fn frames_that_are_begun_and_never_finished_are_given_up_and_hold_little() {
     beside(6, Config::dev(), async |world| {
-        let client = world.enter("half", "x").await;
+        let mut client = world.enter("half", "x").await;
+        client.publish("half-x", Delivery::QuicStream, VIDEO).await;
         let begun = Bytes::from([&[StreamKind::Frame as u8, 2, 0, 0][..], &[7; 1000]].concat());
         let mut held = Vec::new();
         let start = world.now();
-        // All that are permitted, but for those of events and messages, which nobody opened; then the next waits for the
-        // relay to give one up.
-        for _ in 0..Options::default().frames_in_flight_max + 2 {
+        // All that are permitted; then the next waits for the relay to give one up.
+        for _ in 0..QUIC_STREAMS_FIRST + Options::default().frames_in_flight_max {
             held.push(client.session.hold_raw_stream(begun.clone()).await.unwrap());
         }
         assert!(world.now().saturating_since(start) < millis(1000), "they were permitted at once");
@@ -331,7 +332,8 @@ fn frames_that_are_begun_and_never_finished_are_given_up_and_hold_little() {
         client.hang_up();
 
         // Who begins more than a connection may hold is cut off at once.
-        let client = world.enter("half", "y").await;
+        let mut client = world.enter("half", "y").await;
+        client.publish("half-y", Delivery::QuicStream, VIDEO).await;
         let begun = Bytes::from([&[StreamKind::Frame as u8, 2, 0, 0][..], &[7; 900_000]].concat());
         let mut held = JoinSet::new();
         for _ in 0..20 {

@@ -13,8 +13,8 @@ use parlor_transport::error::{Code, Coded, Refusal};
 use parlor_transport::hop::HopReceiver;
 use parlor_transport::hop::receive::{HOLD_DATAGRAM, HOLD_ELSEWHERE, HOLD_QUIC_STREAM};
 use parlor_transport::id::{AppId, RoomId, StreamAlias, StreamId, UserId, UserName};
-use parlor_transport::quic::Options;
 use parlor_transport::quic::media::FRAME_AGE_MAX;
+use parlor_transport::quic::{Options, QUIC_STREAMS_FIRST};
 use parlor_transport::repair::code::{
     SYMBOL_BYTES_MAX, SYMBOLS_MAX, WINDOW_FRAMES_MAX, WINDOW_SYMBOLS_MAX, coefficient,
 };
@@ -170,7 +170,8 @@ fn limits_are_those_of_the_code_wherever_they_are_named() {
         ("OBJECT_MAX", OBJECT_MAX as u64),
         ("PAGE_BYTES_MAX", limits::PAGE_BYTES_MAX as u64),
         ("PORT_DEFAULT", PORT_DEFAULT.into()),
-        ("QUIC_STREAMS_MAX", u64::from(Options::default().frames_in_flight_max) + 2),
+        ("QUIC_STREAMS_FIRST", u64::from(QUIC_STREAMS_FIRST)),
+        ("QUIC_STREAMS_MAX", u64::from(QUIC_STREAMS_FIRST + Options::default().frames_in_flight_max)),
         ("REFUSAL_TEXT_MAX", Refusal::TEXT_MAX as u64),
         ("REQUESTS_BURST_MAX", relay.requests_burst_max.into()),
         ("REQUESTS_PER_SECOND_MAX", relay.requests_per_second_max.into()),
@@ -308,7 +309,8 @@ fn read(example: &Example) -> Result<(String, Vec<u8>), WireError> {
         "packet" => {
             let packet = Packet::decode(object)?;
             let parts: Vec<_> = packet.parts.iter().map(part_in_words).collect();
-            let head = format!("Packet {{ tx_seq: {}, burst: {} }}", packet.tx_seq, packet.burst);
+            let Packet { tx_seq, burst, is_calm, .. } = packet;
+            let head = format!("Packet {{ tx_seq: {tx_seq}, burst: {burst}, is_calm: {is_calm} }}");
             Ok((format!("{head} {}", parts.join(" ")), packet.encode().to_vec()))
         }
         "report" => {

@@ -15,7 +15,7 @@ use parlor_client::{AppId, RoomId, StreamId, UserId};
 use parlor_transport::address::RelayAddress;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::Code;
-use parlor_transport::id::{LoginId, SessionId, UserName};
+use parlor_transport::id::{LoginId, SessionId, StreamAlias, UserName};
 use parlor_transport::quic::{
     Binding, ConnectError, Endpoint, MessageReceiver, MessageSender, Options, Session,
 };
@@ -246,6 +246,21 @@ impl Raider {
         Some(Inside { session, requests, answers, _endpoint: endpoint })
     }
 
+    /// The same, with a stream published whose frames travel on QUIC streams, which are permitted from then on.
+    async fn enter_and_publish(&self, number: usize) -> Option<(Inside, StreamAlias)> {
+        let mut inside = self.enter(number, &lair()).await?;
+        let stream = StreamId::new(format!("much-{number}")).ok()?;
+        let (kind, codec) = (TrackKind::Video, String::new());
+        let tracks = vec![TrackInfo { kind, codec, spatial_layers: 1, temporal_layers: 1 }];
+        let publish = Publish { request: 2, stream, tracks, delivery: Delivery::QuicStream };
+        inside.requests.send(&ClientMessage::Publish(publish)).await.ok()?;
+        loop {
+            if let RelayMessage::Published(published) = inside.answers.recv().await.ok()?? {
+                return Some((inside, published.alias));
+            }
+        }
+    }
+
     /// So often a second, without catching up on what it was too late for.
     async fn pace(&self, next: &mut Timestamp, per_second: u32) {
         *next = (*next + Duration::from_secs(1) / per_second).max(self.clock.now());
@@ -273,7 +288,7 @@ fn spawn(kind: Kind, raider: &Arc<Raider>, tasks: &mut JoinSet<()>) {
             let hop = HopHeader { lane: 77, track: 0, sequence: 0 };
             let shape = Shape::new(10).unwrap_or_else(|_| unreachable!("ten bytes have a shape"));
             let part = Part::Source { hop, shape, index: 0, bytes: vec![1; 10].into() };
-            let packet = Packet { tx_seq: 0, burst: 0, parts: vec![part] }.encode();
+            let packet = Packet { tx_seq: 0, burst: 0, is_calm: false, parts: vec![part] }.encode();
             tasks.spawn(flood_datagrams(raider.clone(), packet));
         }
         Kind::Reports => {
@@ -344,7 +359,7 @@ async fn flood_streams(raider: Arc<Raider>) {
     let mut next = raider.clock.now();
     loop {
         raider.pace(&mut next, 10).await;
-        let Some(inside) = raider.enter(0, &lair()).await else { continue };
+        let Some((inside, _)) = raider.enter_and_publish(0).await else { continue };
         next = raider.clock.now();
         let ended = 'flood: loop {
             raider.pace(&mut next, 500).await;
@@ -365,7 +380,7 @@ async fn begin_frames(raider: Arc<Raider>, number: usize) {
     let mut next = raider.clock.now();
     loop {
         raider.pace(&mut next, 1).await;
-        let Some(inside) = raider.enter(number, &lair()).await else { continue };
+        let Some((inside, _)) = raider.enter_and_publish(number).await else { continue };
         let mut held = std::collections::VecDeque::new();
         let ended = loop {
             raider.tally.attempt();
@@ -488,25 +503,8 @@ async fn publish_much(raider: Arc<Raider>) {
     let mut next = raider.clock.now();
     loop {
         raider.pace(&mut next, 1).await;
-        let Some(Inside { session, mut requests, mut answers, _endpoint }) = raider.enter(0, &lair()).await
-        else {
-            continue;
-        };
-        let Ok(stream) = StreamId::new("much") else { return };
-        let (kind, codec) = (TrackKind::Video, String::new());
-        let tracks = vec![TrackInfo { kind, codec, spatial_layers: 1, temporal_layers: 1 }];
-        let delivery = Delivery::QuicStream;
-        let publish = Publish { request: 2, stream, tracks, delivery };
-        _ = requests.send(&ClientMessage::Publish(publish)).await;
-        let mut alias = None;
-        while alias.is_none() {
-            match answers.recv::<RelayMessage>().await {
-                Ok(Some(RelayMessage::Published(published))) => alias = Some(published.alias),
-                Ok(Some(_)) => {}
-                _ => break,
-            }
-        }
-        let Some(alias) = alias else { continue };
+        let Some((inside, alias)) = raider.enter_and_publish(0).await else { continue };
+        let Inside { session, requests: _requests, mut answers, _endpoint } = inside;
         next = raider.clock.now();
         for sequence in 0u32.. {
             // 100 kB, a hundred times a second.
@@ -526,7 +524,7 @@ async fn publish_much(raider: Arc<Raider>) {
 }
 
 /// A frame of 100 kB as it stands on a QUIC stream.
-fn frame(alias: parlor_transport::id::StreamAlias, sequence: u32) -> Bytes {
+fn frame(alias: StreamAlias, sequence: u32) -> Bytes {
     let header = parlor_transport::wire::frame::FrameHeader {
         alias,
         track: 0,

@@ -136,7 +136,13 @@ impl Run {
 
     fn packet(&mut self, part: Part) -> Option<()> {
         self.deeds += 1;
-        let datagram = Packet { tx_seq: self.tx_seq, burst: self.tx_seq & 3, parts: vec![part] }.encode();
+        let datagram = Packet {
+            tx_seq: self.tx_seq,
+            burst: self.tx_seq & 3,
+            is_calm: self.tx_seq & 4 != 0,
+            parts: vec![part],
+        }
+        .encode();
         self.tx_seq += 1;
         let mut buffer = BytesMut::with_capacity(PACKET_BYTES);
         buffer.put(datagram);

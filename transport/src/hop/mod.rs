@@ -11,6 +11,7 @@ pub mod send;
 
 pub use piece::{Piece, ReceivedPiece};
 pub use receive::{Fault, GivenUp, HopReceiver, HopStats, Received};
+pub(crate) use send::ACK_DELAY_MAX;
 pub use send::{Ablation, CodedFrame, HopSender, SendStats};
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ const REPAIRS_MAX: (usize, usize) = (2, 8);
 const REPAIR_MIN: Duration = Duration::from_millis(400);
 
 /// And for no longer than this after it was handed in, whatever the peer makes of the round trip.
-const REPAIR_MAX: Duration = Duration::from_secs(2);
+pub const REPAIR_MAX: Duration = Duration::from_secs(2);
 
 /// How much redundancy a stream is worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

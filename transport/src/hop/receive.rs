@@ -175,6 +175,7 @@ impl HopReceiver {
     /// # Errors
     /// [`Fault`] when the peer broke a rule.
     pub fn handle_packet(&mut self, now: Timestamp, packet: Packet, bytes: usize) -> Result<(), Fault> {
+        self.feedback.set_calm(packet.is_calm);
         self.feedback.on_packet(now, packet.tx_seq, packet.tx_seq.saturating_add(packet.burst), bytes);
         for part in packet.parts {
             let hop = part.hop();

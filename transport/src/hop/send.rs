@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::piece::Piece;
-use super::policy::{Haste, Link, WINDOW_VIDEO};
+use super::policy::{Haste, Link, REPAIR_MAX, WINDOW_VIDEO};
 use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer, PathState, SentPacket};
 use crate::repair::Fault;
 use crate::units::Timestamp;
@@ -45,10 +45,14 @@ const QUEUE_AGE_MAX: Duration = Duration::from_millis(150);
 const QUEUE_URGENT_MAX: usize = 64 * 1024;
 /// Packets that a report may still speak of: two seconds of 20 Mbit/s.
 const RECORDS_MAX: usize = 4096;
-/// QUIC's default: how long a receiver may hold an acknowledgement.
-const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+/// How long a receiver may hold an acknowledgement of QUIC's where the round trip is no shorter than that; on shorter ways it is
+/// 25 ms. One costs a relay as much as five packets of a burst.
+pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(50);
 /// A keyframe of 720p video with its parity.
 const KEYFRAME_BYTES: u64 = 100_000;
+
+/// What left longer ago is not repaired any more, whatever a report says of it.
+const RECORD_AGE_MAX: Duration = REPAIR_MAX;
 
 /// What left in one packet: at most two are needed to know what its loss means.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +60,15 @@ struct Record {
     at: Timestamp,
     frame: FrameKey,
     /// Frames that it helps, this one and older ones; 0 for a symbol as it is.
-    span: usize,
+    span: u8,
     /// Which symbol it is, if it is one as it is, and was not sent again for this packet's loss.
-    symbol: Option<usize>,
+    symbol: Option<u16>,
+}
+
+impl Record {
+    fn is_old(&self, now: Timestamp) -> bool {
+        now.saturating_since(self.at) > RECORD_AGE_MAX
+    }
 }
 
 /// What left so far, in bytes of datagrams.
@@ -373,7 +383,7 @@ impl HopSender {
                 return None;
             }
             let parts = vec![Part::Source { hop: hop(sequence), shape, index, bytes }];
-            return Some((parts, Record { symbol: Some(index), ..record }));
+            return Some((parts, Record { symbol: Some(index as u16), ..record }));
         }
         let frame = state.get(sequence)?;
         if now.saturating_since(frame.offered) > give_up {
@@ -383,7 +393,7 @@ impl HopSender {
             Waiting::Gone | Waiting::Source { .. } => None,
             Waiting::Combination { frames, slice } => {
                 let (window, id, bytes) = state.combine(sequence, frames, slice)?;
-                let span = frames.max(1);
+                let span = frames.max(1) as u8;
                 Some((
                     vec![Part::Repair { hop: hop(sequence), window, id, bytes }],
                     Record { span, ..record },
@@ -441,7 +451,9 @@ impl HopSender {
             }
             bytes += entry.bytes;
             self.riders.push_back((self.tx_seq, record));
-            if self.riders.len() > RECORDS_MAX {
+            while self.riders.front().is_some_and(|(_, oldest)| oldest.is_old(now))
+                || self.riders.len() > RECORDS_MAX
+            {
                 self.riders.pop_front();
             }
         }
@@ -459,7 +471,8 @@ impl HopSender {
         let tx_seq = self.tx_seq;
         self.tx_seq += 1;
         let burst = (self.queues.len() as u64).min(BURST_MAX);
-        let datagram = Packet { tx_seq, burst, parts }.encode();
+        let is_calm = self.controller.is_calm(now);
+        let datagram = Packet { tx_seq, burst, is_calm, parts }.encode();
         // The pacer counted what was estimated; what it did not know of, it learns now.
         self.pacer.on_sent(now, entry.bytes);
         self.estimator.on_sent(SentPacket {
@@ -469,7 +482,9 @@ impl HopSender {
             burst_end: tx_seq + burst,
         });
         self.records.push_back(record);
-        if self.records.len() > RECORDS_MAX {
+        while self.records.front().is_some_and(|oldest| oldest.is_old(now))
+            || self.records.len() > RECORDS_MAX
+        {
             self.records.pop_front();
         }
         self.stats.packets += 1;

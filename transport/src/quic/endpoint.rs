@@ -21,7 +21,7 @@ use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
 use crate::clock::Clock;
 use crate::error::{Code, Coded};
-use crate::hop::Ablation;
+use crate::hop::{ACK_DELAY_MAX, Ablation};
 use crate::id::LoginId;
 use crate::units::Timestamp;
 use crate::wire::frame::OBJECT_MAX;
@@ -38,8 +38,11 @@ const RTT_INITIAL: Duration = Duration::from_millis(50);
 /// told apart, and quinn makes another one when it meets one that is taken.
 const CID_LEN: usize = 4;
 /// Packets that a peer may acknowledge together. Media is accounted for by reports, so that QUIC's acknowledgements
-/// serve control only; they still come within 25 ms, and at once where a gap is.
-const PACKETS_PER_ACK: u32 = 10;
+/// serve control only; they still come in time for its retransmissions, and at once where a gap is.
+const PACKETS_PER_ACK: u32 = 20;
+/// QUIC streams that a peer may open before it may send frames on them: of events, of app messages, and one more that is
+/// closing.
+pub const QUIC_STREAMS_FIRST: u32 = 3;
 /// Bytes of packets that may wait in a socket, in either direction. Each counts as 1 to 2 kB there: 10,000 users of a relay
 /// acknowledge within some 100 ms what a room was told, while Linux's default holds 200 packets.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -56,8 +59,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// How often a silent connection is kept alive. Default 1 s.
     pub keep_alive: Duration,
-    /// How many frames the peer may have under way at once, each on its QUIC stream. quinn holds
-    /// memory for every one that is permitted. Default 512: 60 streams of 30 frames/s with sound
+    /// How many frames the peer may have under way at once, each on its QUIC stream, once a lane is open on which frames
+    /// travel so. quinn holds memory for every one that is permitted. Default 512: 60 streams of 30 frames/s with sound
     /// at 100 ms of round trip.
     pub frames_in_flight_max: u32,
     /// Writes one qlog file for every connection into this directory.
@@ -411,7 +414,8 @@ impl Endpoint {
     }
 
     fn session(&self, connection: quinn::Connection, window: WindowTarget) -> Session {
-        Session::new(connection, self.clock.clone(), window, self.options().ablation)
+        let Options { ablation, frames_in_flight_max, .. } = self.options();
+        Session::new(connection, self.clock.clone(), window, ablation, frames_in_flight_max)
     }
 
     /// The next connection that somebody tries to make; `None` once the endpoint is closed.
@@ -543,14 +547,15 @@ impl quinn::TimeSource for Calendar {
 /// Each connection has its own `window`, also after it moved to another path.
 fn transport_config(options: &Options, window: &WindowTarget) -> TransportConfig {
     let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK));
+    acknowledgements
+        .ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK))
+        .max_ack_delay(Some(ACK_DELAY_MAX));
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
         .keep_alive_interval(Some(options.keep_alive))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        // Frames, and one QUIC stream each for events and app messages.
-        .max_concurrent_uni_streams(VarInt::from_u32(options.frames_in_flight_max + 2))
+        .max_concurrent_uni_streams(VarInt::from_u32(QUIC_STREAMS_FIRST))
         .stream_receive_window(VarInt::from_u32(OBJECT_MAX as u32 + 64 * 1024))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)

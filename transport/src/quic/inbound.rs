@@ -52,11 +52,17 @@ pub enum Arrival {
 
 /// Says which lanes are expected. Clones act on the same connection.
 #[derive(Clone, Debug)]
-pub struct Lanes(Arc<Mutex<HopReceiver>>);
+pub struct Lanes {
+    hop: Arc<Mutex<HopReceiver>>,
+    session: Session,
+}
 
 impl Lanes {
     /// Expects frames on `lane`; before that they are dropped.
     pub fn open(&self, lane: u32, delivery: Delivery) {
+        if delivery == Delivery::QuicStream {
+            self.session.permit_frames_on_streams();
+        }
         self.hop().open_lane(lane, delivery);
     }
 
@@ -72,7 +78,7 @@ impl Lanes {
 
     fn hop(&self) -> MutexGuard<'_, HopReceiver> {
         // The machine keeps its invariants between calls, so a poisoned lock is as good as any.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +111,7 @@ impl std::fmt::Debug for Inbound {
 
 impl Inbound {
     pub(super) fn new(session: Session, receiver: HopReceiver) -> (Self, Lanes) {
-        let lanes = Lanes(Arc::new(Mutex::new(receiver)));
+        let lanes = Lanes { hop: Arc::new(Mutex::new(receiver)), session: session.clone() };
         let inbound = Inbound {
             timer: session.clock.timer(),
             session,

@@ -32,6 +32,8 @@ const URGENT_MAX: usize = 512 * 1024;
 /// The share of the congestion window that frames on QUIC streams may fill. Above one, so that
 /// quinn finds the window full and lets it grow; the rest is at most one round trip of queue.
 const WINDOW_SHARE: u64 = 2;
+/// What a datagram takes at most of quinn's buffer, quinn's own record of it included.
+const DATAGRAM_COST: usize = DATAGRAM_MAX + 64;
 /// When quinn is full after all, it is asked again this much later.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -88,14 +90,18 @@ impl Out {
 
     /// Hands quinn what may leave now. Gives the time to come again.
     fn pump(&self, now: Timestamp, hop: &mut HopSender) -> Option<Timestamp> {
+        let mut space = None;
         loop {
             let next = hop.poll_timeout(now)?;
             if next > now {
                 return Some(next);
             }
-            if self.quinn.datagram_send_buffer_space() < 2 * DATAGRAM_MAX {
+            // Asked once for a burst: it takes the connection's lock.
+            let left = space.unwrap_or_else(|| self.quinn.datagram_send_buffer_space());
+            if left < 2 * DATAGRAM_COST {
                 return Some(now + RETRY);
             }
+            space = Some(left - DATAGRAM_COST);
             if let Some(packet) = hop.poll_transmit(now)
                 && let Err(quinn::SendDatagramError::ConnectionLost(_)) = self.quinn.send_datagram(packet)
             {

@@ -10,7 +10,9 @@ mod resumption;
 pub mod session;
 pub mod tls;
 
-pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options, QlogError};
+pub use endpoint::{
+    BindError, Binding, ConnectError, Endpoint, Incoming, Options, QUIC_STREAMS_FIRST, QlogError,
+};
 pub use inbound::{Arrival, Inbound};
 pub use media::{MediaSender, OutStats, Outgoing};
 pub use resumption::{Connected, Early};

@@ -104,6 +104,8 @@ pub struct Session {
     pub(super) quinn: quinn::Connection,
     pub(super) clock: Clock,
     pub(super) out: Arc<Out>,
+    /// What the peer may open once it may send frames on QUIC streams.
+    frames_in_flight_max: u32,
     closed_with: Arc<OnceLock<(Code, String)>>,
     /// A QUIC stream that the peer opened before the handshake was over.
     early: Arc<Mutex<Option<BothWays>>>,
@@ -118,9 +120,11 @@ impl Session {
         clock: Clock,
         window: WindowTarget,
         ablation: Ablation,
+        frames_in_flight_max: u32,
     ) -> Self {
         let out = Arc::new(Out::new(quinn.clone(), clock.clone(), window, ablation));
-        Session { quinn, clock, out, closed_with: Arc::default(), early: Arc::default() }
+        let (closed_with, early) = Default::default();
+        Session { quinn, clock, out, frames_in_flight_max, closed_with, early }
     }
 
     /// The peer's address as it is now.
@@ -256,6 +260,12 @@ impl Session {
     /// How the connection ended, if it did.
     pub fn close_reason(&self) -> Option<Ended> {
         self.quinn.close_reason().map(|error| self.ended(error))
+    }
+
+    /// Lets the peer send frames on QUIC streams, many at a time.
+    pub(super) fn permit_frames_on_streams(&self) {
+        let count = super::endpoint::QUIC_STREAMS_FIRST + self.frames_in_flight_max;
+        self.quinn.set_max_concurrent_uni_streams(VarInt::from_u32(count));
     }
 
     pub(super) fn set_early(&self, stream: BothWays) {

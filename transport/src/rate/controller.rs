@@ -67,6 +67,10 @@ const TRAIN_SHARE: f64 = 0.95;
 const TRAIN_PROBE: f64 = 1.2;
 /// Trains say that there is room when they are this much faster than the rate.
 const TRAIN_ROOM: f64 = 1.4;
+/// Trains say that nothing is near its limit when they are this much faster than what is used …
+const CALM_ROOM: f64 = 2.5;
+/// … and fewer packets are lost than repair takes notice of.
+const CALM_LOSS: f64 = 0.003;
 /// No burst takes longer, but for what a path that became narrow leaves of it.
 const BUSY_MAX: Duration = Duration::from_millis(700);
 /// Bursts before the first train.
@@ -133,6 +137,8 @@ pub struct Controller {
     /// How often the rate was halved in this silence.
     halved: u32,
     heavy_since: Option<Timestamp>,
+    /// Since when the path carries far more than is used of it, without queue or loss.
+    calm_since: Option<Timestamp>,
 }
 
 /// One report's figures as the rules use them: bits/s as sent, seconds, milliseconds.
@@ -168,6 +174,7 @@ impl Controller {
             silence_max: SILENCE_FIRST,
             halved: 0,
             heavy_since: None,
+            calm_since: None,
         }
     }
 
@@ -196,6 +203,11 @@ impl Controller {
             self.follow_delay(&reading, estimate);
         }
         self.judge(&reading, estimate);
+        let is_calm = reading.queue_ms < reading.target_ms / 3.0
+            && estimate.loss_random < CALM_LOSS
+            && self.link.is_none_or(|link| link > CALM_ROOM * estimate.delivery_rate as f64)
+            && !self.competition.is_on();
+        self.calm_since = is_calm.then(|| self.calm_since.unwrap_or(now));
         self.rate = self.rate.clamp(self.config.rate_min as f64, self.config.rate_max as f64);
     }
 
@@ -209,6 +221,7 @@ impl Controller {
             self.rate = (self.rate / 2.0).max(self.config.rate_min as f64);
         }
         if due > 0 {
+            self.calm_since = None;
             self.state = PathState::Broken;
         }
     }
@@ -241,6 +254,12 @@ impl Controller {
             PathState::Overfull if now >= self.state_until => PathState::Queued,
             state => state,
         }
+    }
+
+    /// Whether there has been nothing to watch over for a while: the path carries far more than is used of it, and neither
+    /// queues nor loses packets. Reports may come more slowly.
+    pub fn is_calm(&self, now: Timestamp) -> bool {
+        self.calm_since.is_some_and(|since| now.saturating_since(since) > CALM)
     }
 
     /// Whether the rate grows fast: more frequent reports help.

@@ -7,7 +7,8 @@
 //! - when a burst should have ended and its tail did not come;
 //! - every 5 ms for a while after something turned out to be missing, because a report may be lost too, and
 //!   every 10 ms for as long as a frame is incomplete;
-//! - otherwise every 50 ms, 25 ms while the rate grows, as long as packets come.
+//! - otherwise every 50 ms, 25 ms while the rate grows, and 100 ms where the sender finds the path calm, as long as
+//!   packets come.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const NEWS_FOR: Duration = Duration::from_millis(60);
 const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
 const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
 const INTERVAL: Duration = Duration::from_millis(50);
+/// Every report costs the sender a wake-up: a relay with hundreds of receivers spends a third of its time on them. A queue
+/// that forms on a calm path is heard of so much later at most.
+const INTERVAL_CALM: Duration = Duration::from_millis(100);
 /// Bounds of the wait for a burst's tail; the upper one is some frames: where most packets are lost, what
 /// looks like a tail is often the middle of a burst.
 const TAIL_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
@@ -42,6 +46,8 @@ const SETTLED: usize = 64;
 /// more of them are lost, the more must repeat it, and bits are cheaper than times.
 const BIT_REPEATS: (usize, Duration) = (8, Duration::from_millis(150));
 const TIME_REPEATS: (usize, Duration) = (6, Duration::from_millis(60));
+/// Both on a calm path: nothing is lost there, and what is, is reported again as soon as a gap shows.
+const CALM_REPEATS: (usize, Duration) = (2, Duration::from_millis(150));
 /// Reports remembered for that: 150 ms of them at the closest spacing.
 const MARKS_MAX: usize = 80;
 /// Reports made after the last packet came, in case one is lost.
@@ -97,6 +103,8 @@ pub struct FeedbackBuilder {
     spacing: Spacing,
     growth: Growth,
     incomplete: bool,
+    /// The sender needs reports less often.
+    calm: bool,
     /// When something turned out to be missing last.
     news: Timestamp,
     /// `highest` and time of the reports made, newest first; at most [`MARKS_MAX`].
@@ -142,6 +150,11 @@ impl FeedbackBuilder {
         self.incomplete = incomplete;
     }
 
+    /// Whether the sender finds nothing on the path to watch over.
+    pub fn set_calm(&mut self, calm: bool) {
+        self.calm = calm;
+    }
+
     /// Something turned out to be missing that no gap in the numbers shows.
     pub fn note_missing(&mut self, now: Timestamp) {
         self.news = now;
@@ -162,6 +175,8 @@ impl FeedbackBuilder {
         let regular = if self.incomplete {
             let next = last + INTERVAL_NEWS;
             Some(if next <= self.news + NEWS_FOR { next } else { last + INTERVAL_INCOMPLETE })
+        } else if self.reports_left > 0 && self.calm {
+            Some(last + INTERVAL_CALM)
         } else if self.reports_left > 0 {
             let ramping = self.growth.ramping || last < self.first_arrival + RAMP_FIRST;
             Some(last + if ramping { INTERVAL_RAMPING } else { INTERVAL })
@@ -220,8 +235,9 @@ impl FeedbackBuilder {
     }
 
     fn report(&self, now: Timestamp, frames: &[IncompleteFrame]) -> Feedback {
-        let bits = self.packets_since(now, BIT_REPEATS);
-        let times = self.packets_since(now, TIME_REPEATS);
+        let is_quiet = self.calm && now.saturating_since(self.news) > NEWS_FOR;
+        let repeats = if is_quiet { (CALM_REPEATS, CALM_REPEATS) } else { (BIT_REPEATS, TIME_REPEATS) };
+        let (bits, times) = (self.packets_since(now, repeats.0), self.packets_since(now, repeats.1));
         let arrived = self.window.front().copied().flatten().unwrap_or(self.last_arrival);
         let mut feedback = Feedback::new(self.highest, arrived, now.saturating_since(arrived));
         feedback.tail = self.claimed.saturating_sub(self.highest);

@@ -1,7 +1,7 @@
 //! The media packet: one QUIC datagram with one or more symbols of frames.
 //!
 //! ```text
-//! kind 0x03 | tx_seq | burst | part … part
+//! kind 0x03, plus 128 where the path is calm | tx_seq | burst | part … part
 //! part: head byte | lane | sequence | … | bytes
 //! head: 1 source symbol, 2 repair symbol, 3 a frame that will not come, 4 a frame of one symbol; plus 16 × track; plus 128
 //!       on every part but the last, whose bytes end where the datagram ends; on others their number stands before them
@@ -13,7 +13,7 @@
 //!
 //! Every number is a varint unless it is called a byte. `tx_seq` counts the media packets of one
 //! connection and direction; `burst` says how many more follow in the same burst, so that a lost
-//! tail is noticed. What symbols, windows and repair ids are is specified in
+//! tail is noticed. On a *calm* path the sender needs reports less often. What symbols, windows and repair ids are is specified in
 //! [`repair::code`](crate::repair::code).
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -26,6 +26,8 @@ use crate::repair::{RepairId, Shape, Window};
 
 /// First byte of a media packet.
 pub const KIND_PACKET: u8 = 0x03;
+/// Added to it where the path is calm.
+const CALM: u8 = 0x80;
 /// The most parts of one packet: the window of a voice and some of its neighbours.
 pub const PARTS_MAX: usize = 16;
 /// The most packets that a burst may announce: more than the largest frame has.
@@ -209,6 +211,8 @@ pub struct Packet {
     pub tx_seq: u64,
     /// How many more packets follow in its burst.
     pub burst: u64,
+    /// The sender finds nothing on the path to watch over: as long as nothing is missing, reports may come slowly.
+    pub is_calm: bool,
     /// One or more symbols.
     pub parts: Vec<Part>,
 }
@@ -222,7 +226,7 @@ impl Packet {
     pub fn encode(&self) -> Bytes {
         let size: usize = self.parts.iter().map(Part::size).sum();
         let mut out = BytesMut::with_capacity(Self::HEAD_MAX + size);
-        out.put_u8(KIND_PACKET);
+        out.put_u8(if self.is_calm { KIND_PACKET | CALM } else { KIND_PACKET });
         varint::put(&mut out, self.tx_seq);
         varint::put(&mut out, self.burst.min(BURST_MAX));
         for (at, part) in self.parts.iter().enumerate() {
@@ -241,9 +245,10 @@ impl Packet {
             return Err(WireError::TooLarge { what: "media packet", value, max: DATAGRAM_MAX as u64 });
         }
         let kind = varint::get_u8(&mut datagram, "datagram kind")?;
-        if kind != KIND_PACKET {
+        if kind & !CALM != KIND_PACKET {
             return Err(WireError::invalid("datagram kind", format!("{kind:#04x} is not a media packet")));
         }
+        let is_calm = kind & CALM != 0;
         let tx_seq = varint::get(&mut datagram, "packet number")?;
         let burst = varint::get_bounded(&mut datagram, "burst", BURST_MAX)?;
         let mut parts = Vec::new();
@@ -251,7 +256,7 @@ impl Packet {
             let (part, is_last) = Part::decode(&mut datagram)?;
             parts.push(part);
             if is_last {
-                return Ok(Packet { tx_seq, burst, parts });
+                return Ok(Packet { tx_seq, burst, is_calm, parts });
             }
             if parts.len() == PARTS_MAX {
                 return Err(WireError::TooLarge {
@@ -280,6 +285,7 @@ mod tests {
         Packet {
             tx_seq: 70_000,
             burst: 4,
+            is_calm: true,
             parts: vec![
                 Part::Source { hop: hop(8), shape: blocks[1].shape(), index: 0, bytes: blocks[1].symbol(0) },
                 Part::Source { hop: hop(9), shape: blocks[0].shape(), index: 1, bytes: blocks[0].symbol(1) },
@@ -306,7 +312,7 @@ mod tests {
         let window = Window::new(sequence, [Some(block.shape()); 4], 0).unwrap();
         let bytes = encode_repair([&block; 4], 0, RepairId::default()).unwrap();
         let part = Part::Repair { hop, window, id: RepairId::default(), bytes };
-        let packet = Packet { tx_seq: varint::MAX, burst: BURST_MAX, parts: vec![part] };
+        let packet = Packet { tx_seq: varint::MAX, burst: BURST_MAX, is_calm: false, parts: vec![part] };
         assert!(packet.encode().len() <= DATAGRAM_MAX, "{}", packet.encode().len());
     }
 

@@ -49,7 +49,7 @@ fn packets(tx_seq: u64, frame: &Frame) -> Vec<Packet> {
         .map(|index| {
             let part = Part::Source { hop, shape, index, bytes: block.symbol(index) };
             let burst = (shape.symbols() - index - 1) as u64;
-            Packet { tx_seq: tx_seq + index as u64, burst, parts: vec![part] }
+            Packet { tx_seq: tx_seq + index as u64, burst, is_calm: false, parts: vec![part] }
         })
         .collect()
 }

@@ -111,6 +111,7 @@ impl HopSender {
                 continue;
             }
             let (frame, Some(index)) = (record.frame, record.symbol.take()) else { continue };
+            let index = usize::from(index);
             let Some(lane) = self.lanes.get(&frame.track()) else { continue };
             let Some((shape, _, offered)) = lane.source(frame.sequence, index) else { continue };
             if now.saturating_since(offered) <= self.link.give_up() {

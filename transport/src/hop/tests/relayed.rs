@@ -64,7 +64,7 @@ fn symbol(tx_seq: u64, sequence: u64, object: &Bytes, index: usize) -> Packet {
     let block = SourceBlock::new(object.clone()).unwrap();
     let hop = HopHeader { lane: 1, track: 0, sequence };
     let part = Part::Source { hop, shape: block.shape(), index, bytes: block.symbol(index) };
-    Packet { tx_seq, burst: 0, parts: vec![part] }
+    Packet { tx_seq, burst: 0, is_calm: false, parts: vec![part] }
 }
 
 /// The source symbols in these packets, by sequence and index.

@@ -210,3 +210,26 @@ fn the_window_never_limits_the_pacer() {
     assert_eq!(controller.quic_window(rtt, ack, 40_000), 80_000);
     assert_eq!(controller.quic_window(rtt, ack, u64::MAX), u64::MAX);
 }
+
+#[test]
+fn a_path_is_calm_after_a_while_with_room_to_spare_and_neither_queue_nor_loss() {
+    let roomy = |rate| Estimate { train_recent: Some(10 * MBIT), ..path(rate) };
+    let mut controller = at(3 * MBIT);
+    feed(&mut controller, 0, 1400, |_| roomy(2 * MBIT));
+    assert!(!controller.is_calm(ms(1400)), "not yet");
+    feed(&mut controller, 1400, 1800, |_| roomy(2 * MBIT));
+    assert!(controller.is_calm(ms(1800)));
+    let disturbances = [
+        Estimate { train_recent: Some(4 * MBIT), ..path(2 * MBIT) },
+        Estimate { queue: Duration::from_millis(12), ..roomy(2 * MBIT) },
+        Estimate { loss_random: 0.005, ..roomy(2 * MBIT) },
+    ];
+    for (from, disturbance) in (1800..).step_by(1800).zip(disturbances) {
+        controller.on_estimate(ms(from), &disturbance);
+        assert!(!controller.is_calm(ms(from)), "{disturbance:?}");
+        feed(&mut controller, from + 20, from + 1800, |_| roomy(2 * MBIT));
+        assert!(controller.is_calm(ms(from + 1800)));
+    }
+    controller.on_silence(Duration::from_secs(1));
+    assert!(!controller.is_calm(ms(7200)), "nobody says that anything arrives");
+}

@@ -9,6 +9,9 @@ use crate::units::Timestamp;
 const PACKETS_MAX: usize = 4096;
 /// Nothing is to be learned from a report of a packet older than that.
 const AGE_MAX: Duration = Duration::from_secs(10);
+/// The same of a packet of which it is known what became of it: reports repeat a packet for some hundred ms, and the last
+/// one is reported again when nothing follows. Most packets go so early, and a relay keeps them for every subscriber.
+const SETTLED_AGE: Duration = Duration::from_secs(1);
 
 /// A media datagram on its way out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,8 +59,10 @@ impl Sent {
         self.packets.push_back((packet, Fate::Unknown));
         let mut given_up = Vec::new();
         while let Some((oldest, fate)) = self.packets.front() {
-            let old = packet.at.saturating_since(oldest.at) > AGE_MAX;
-            if !old && self.packets.len() <= PACKETS_MAX {
+            let is_settled = matches!(fate, Fate::Arrived | Fate::Lost);
+            let age_max = if is_settled { SETTLED_AGE } else { AGE_MAX };
+            let is_old = packet.at.saturating_since(oldest.at) > age_max;
+            if !is_old && self.packets.len() <= PACKETS_MAX {
                 break;
             }
             if let Fate::Missing { high, .. } = fate {
@@ -71,6 +76,11 @@ impl Sent {
     /// The number of the next packet.
     pub(super) fn next(&self) -> u64 {
         self.next
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.packets.len()
     }
 
     pub(super) fn get(&self, tx_seq: u64) -> Option<SentPacket> {

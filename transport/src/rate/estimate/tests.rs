@@ -244,3 +244,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_became_of_a_packet_is_not_kept_for_long() {
+    let mut path = Path::default();
+    // One in a hundred is lost.
+    path.run(20_000_000, CLOCK_US, |seq| (seq % 100 != 7).then_some(0));
+    let kept = path.estimator.sent.len();
+    assert!((250..350).contains(&kept), "{kept} packets of 250 a second");
+}

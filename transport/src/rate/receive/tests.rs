@@ -125,3 +125,43 @@ proptest! {
         }
     }
 }
+
+/// Reports of two seconds in which a frame of seven packets comes every 33 ms; all arrive, but for those in `lost`.
+fn reports(calm: bool, lost: &[u64]) -> Vec<(Timestamp, Feedback)> {
+    let mut builder = FeedbackBuilder::default();
+    builder.set_calm(calm);
+    let mut reports = Vec::new();
+    let mut next = 0;
+    for tick in 10_000..12_000_u64 {
+        let now = us(tick * 1000);
+        for _ in 0..if tick % 33 == 0 { 7 } else { 0 } {
+            if !lost.contains(&next) {
+                builder.on_packet(now, next, next / 7 * 7 + 6, 1000);
+            }
+            next += 1;
+        }
+        reports.extend(builder.poll_feedback(now, &[]).map(|report| (now, report)));
+    }
+    reports
+}
+
+#[test]
+fn on_a_calm_path_reports_are_few_and_short_but_a_gap_is_told_at_once() {
+    let (usual, calm) = (reports(false, &[]), reports(true, &[]));
+    assert!(calm.len() * 2 < usual.len(), "{} and {}", calm.len(), usual.len());
+    let covered: Vec<_> = calm.iter().skip(5).map(|(_, report)| report.older.len()).collect();
+    assert!(covered.iter().all(|&packets| (42..120).contains(&packets)), "two or three reports: {covered:?}");
+
+    // The middle of a frame, and the end of one.
+    for lost in [213, 216] {
+        let all = reports(true, &[lost]);
+        let came = us((lost / 7 * 33 + 10_032) / 33 * 33 * 1000);
+        let is_told = |report: &Feedback| {
+            report.covered() >= lost
+                && report.packets().all(|(packet, it)| packet != lost || it == Reception::Missing)
+        };
+        let (told, _) = all.iter().find(|(at, report)| *at >= came && is_told(report)).unwrap();
+        let took = told.saturating_since(came);
+        assert!(took <= Duration::from_millis(6), "packet {lost}: {took:?} after its frame");
+    }
+}
