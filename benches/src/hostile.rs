@@ -1,4 +1,4 @@
-//! A healthy call of three over loopback, alone and beside clients who mean harm: the age of its frames, and the memory of
+//! A healthy call over loopback, alone and beside clients who mean harm: the age of its frames, and the memory of
 //! the relay, which runs in a process of its own.
 //!
 //! Attackers, relay and call share this machine's cores, so that attackers send at rates that are stated, and what an
@@ -27,8 +27,6 @@ use crate::relay_process::{RelayProcess, Which};
 use crate::source::{Shape, Source};
 use attack::{Kind, Raid, Target};
 
-/// Who is in the call.
-const PEOPLE: [&str; 3] = ["ann", "bob", "cas"];
 /// Time for everybody to be there and for rates to settle.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// After an attack began or ended; what happens in it counts for nobody.
@@ -41,11 +39,13 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Hostile {
     /// Whom to measure beside.
     pub kinds: Vec<Kind>,
+    /// How many are in the call, and publish and play all others.
+    pub people: usize,
     /// How often alone and beside take turns.
     pub rounds: usize,
     /// How long each turn is.
     pub length: Duration,
-    /// What each of the three sends.
+    /// What each of the people sends.
     pub shape: Shape,
 }
 
@@ -141,17 +141,22 @@ impl Hostile {
         let ages = Ages::default();
         let mut call = JoinSet::new();
         let mut kept: Vec<(Engine, Room)> = Vec::new();
-        for name in PEOPLE {
-            kept.push(self.enter(&relay, name, sign(&keys.ours, name)?.as_str(), &ages, &mut call).await?);
+        for number in 0..self.people {
+            let token = sign(&keys.ours, &person(number))?;
+            kept.push(self.enter(&relay, number, token.as_str(), &mut call).await?);
+        }
+        for (number, (_, room)) in kept.iter().enumerate() {
+            self.watch(room, number, &ages, &mut call)?;
         }
         let clock = kept[0].0.clock().clone();
         clock.sleep(WARM_UP).await;
 
         let target = Target {
             address: relay.address().parse().map_err(|_| io::Error::other("the relay's address is none"))?,
-            tokens: (0..attack::USERS)
+            tokens: (0..attack::USERS.max(attack::CROWD))
                 .map(|number| sign(&keys.ours, &attack::user(number)))
                 .collect::<Result<_, _>>()?,
+            streams: (0..self.people).map(person).collect(),
             forged: sign(&keys.theirs, "forger")?,
         };
         let mut outcomes: Vec<Outcome> = self.kinds.iter().map(|&kind| Outcome::new(kind)).collect();
@@ -187,9 +192,9 @@ impl Hostile {
         Ok(outcomes)
     }
 
-    /// Frames that are due in one turn: each of the three plays the other two.
+    /// Frames that are due in one turn: each plays all others.
     fn due(&self) -> u64 {
-        let people = PEOPLE.len() as u64;
+        let people = self.people as u64;
         let each = self.length.as_secs_f64() * f64::from(self.shape.frames_per_second);
         people * (people - 1) * each.round() as u64
     }
@@ -212,18 +217,18 @@ impl Hostile {
         ages.take(turn)
     }
 
-    /// Somebody who publishes a stream and plays those of the others.
+    /// Somebody who publishes a stream.
     async fn enter(
         &self,
         relay: &RelayProcess,
-        name: &str,
+        number: usize,
         token: &str,
-        ages: &Ages,
         call: &mut JoinSet<()>,
     ) -> io::Result<(Engine, Room)> {
         let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
+        let name = person(number);
         let engine = Engine::new(Scenario::StandardCall).map_err(|error| failed(&error))?;
-        let options = JoinOptions::new(relay.address(), name).token(token);
+        let options = JoinOptions::new(relay.address(), &name).token(token);
         let room = engine.join(options).map_err(|error| failed(&error))?;
         let options = PublishOptions::new(name).video("bench").delivery(Delivery::Adaptive);
         let publisher = room.publish(options).map_err(|error| failed(&error))?;
@@ -243,8 +248,13 @@ impl Hostile {
                 _ = publisher.send_frame(EncodedFrame { keyframe: made.keyframe, ..frame });
             }
         });
-        for other in PEOPLE.into_iter().filter(|other| *other != name) {
-            let player = room.play(other, PlayOptions::new()).map_err(|error| failed(&error))?;
+        Ok((engine, room))
+    }
+
+    /// Plays the streams of the others.
+    fn watch(&self, room: &Room, number: usize, ages: &Ages, call: &mut JoinSet<()>) -> io::Result<()> {
+        for other in (0..self.people).filter(|&other| other != number) {
+            let player = room.play(person(other), PlayOptions::new()).map_err(io::Error::other)?;
             let ages = ages.clone();
             call.spawn(async move {
                 let mut frames = player.frames();
@@ -253,8 +263,13 @@ impl Hostile {
                 }
             });
         }
-        Ok((engine, room))
+        Ok(())
     }
+}
+
+/// Who is in the call.
+fn person(number: usize) -> String {
+    format!("person-{number}")
 }
 
 /// Its resident memory now, in bytes.

@@ -11,6 +11,7 @@ use parlor_benches::relay_process::Which;
 use parlor_benches::source::Shape;
 use parlor_benches::table;
 use parlor_client::{AppId, RoomId};
+use parlor_relay::server::process;
 use parlor_relay::{App, Config, Relay};
 use parlor_transport::sim::Profile;
 use parlor_transport::token::keys::VerifyingKey;
@@ -73,6 +74,9 @@ pub(super) struct Args {
     /// How often each is measured; the median counts. Default 5 with --with-floor, otherwise 1.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
+    /// Threads of the relay; by default as many as it chooses.
+    #[arg(long, conflicts_with = "relay", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     /// A relay that runs already, as it prints its address; without it each measurement has its own.
     #[arg(long, value_name = "parlor://…")]
     relay: Option<String>,
@@ -124,7 +128,9 @@ pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
                 link: args.link_rate.map(|rate| link(rate, Duration::from_millis(args.rtt))),
                 length,
                 relay: which.clone(),
-                relay_options: Vec::new(),
+                relay_options: args
+                    .threads
+                    .map_or_else(Vec::new, |threads| vec!["--threads".to_owned(), threads.to_string()]),
             };
             let (mut outcomes, mut floors, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
             for round in 1..=rounds {
@@ -319,11 +325,14 @@ pub(super) struct RelayArgs {
     /// So many users may come, more than by default also in one room.
     #[arg(long)]
     users: Option<usize>,
+    /// So many threads serve, rather than what a relay chooses.
+    #[arg(long)]
+    threads: Option<usize>,
 }
 
 /// The relay of a measurement: prints its address, serves until it is killed.
 pub(super) fn relay(args: &RelayArgs) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = process::runtime(args.threads.unwrap_or_else(|| Config::dev().threads()))?;
     runtime.block_on(async {
         let mut config = Config::dev();
         if let Some(secret) = &args.secret {

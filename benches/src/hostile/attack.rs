@@ -17,7 +17,7 @@ use parlor_transport::clock::Clock;
 use parlor_transport::error::Code;
 use parlor_transport::id::{LoginId, SessionId, StreamAlias, UserName};
 use parlor_transport::quic::{
-    Binding, ConnectError, Endpoint, MessageReceiver, MessageSender, Options, Session,
+    Arrival, Binding, ConnectError, Endpoint, MessageReceiver, MessageSender, Options, Session,
 };
 use parlor_transport::repair::Shape;
 use parlor_transport::token::Token;
@@ -31,6 +31,12 @@ use tokio::task::JoinSet;
 
 /// Attackers with a valid token.
 pub const USERS: usize = 10;
+/// Honest people who come to another room, see [`Kind::Joins`].
+pub const CROWD: usize = 500;
+/// How many of them come a second, until all are there and the first one comes again.
+const JOINS_PER_SECOND: u32 = 100;
+/// Addresses they come from: a relay takes fewer from one.
+const JOIN_ADDRESSES: usize = 8;
 /// Where they are, unless they are in the call.
 const LAIR: &str = "lair";
 
@@ -64,11 +70,13 @@ pub enum Kind {
     Garbage,
     /// One who publishes 80 Mbit/s.
     LargeFrames,
+    /// No harm is meant: a hundred people a second join another room, which holds 500.
+    Joins,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Requests,
         Kind::Datagrams,
         Kind::Reports,
@@ -80,6 +88,7 @@ impl Kind {
         Kind::GuessedSecrets,
         Kind::Garbage,
         Kind::LargeFrames,
+        Kind::Joins,
     ];
 
     /// What it is called on the command line.
@@ -96,6 +105,7 @@ impl Kind {
             Kind::GuessedSecrets => "guessed-secrets",
             Kind::Garbage => "garbage",
             Kind::LargeFrames => "large-frames",
+            Kind::Joins => "joins",
         }
     }
 
@@ -112,7 +122,13 @@ impl Kind {
             Kind::GuessedSecrets => "2,000/s",
             Kind::Garbage => "100 connections/s",
             Kind::LargeFrames => "80 Mbit/s",
+            Kind::Joins => "100 joins/s",
         }
+    }
+
+    /// How much later the 99th percentile of the call's frames may come.
+    pub fn rise_max(self) -> Duration {
+        Duration::from_millis(if self == Kind::Joins { 5 } else { 10 })
     }
 }
 
@@ -121,8 +137,10 @@ impl Kind {
 pub struct Target {
     /// The relay and the room of the call.
     pub address: RelayAddress,
-    /// One for each of [`USERS`].
+    /// One for each of [`USERS`], and of [`CROWD`].
     pub tokens: Vec<Token>,
+    /// The streams of the call.
+    pub streams: Vec<String>,
     /// Signed with a key that the relay does not have.
     pub forged: Token,
 }
@@ -215,7 +233,10 @@ impl Raider {
     }
 
     async fn connect(&self) -> Option<(Endpoint, Session)> {
-        let endpoint = self.endpoint(Ipv4Addr::LOCALHOST)?;
+        self.connect_by(self.endpoint(Ipv4Addr::LOCALHOST)?).await
+    }
+
+    async fn connect_by(&self, endpoint: Endpoint) -> Option<(Endpoint, Session)> {
         match endpoint.connect(self.relay, "relay", self.target.address.trust()).await {
             Ok(session) => Some((endpoint, session)),
             Err(ConnectError { code, .. }) => {
@@ -239,7 +260,16 @@ impl Raider {
     }
 
     async fn enter(&self, number: usize, room: &RoomId) -> Option<Inside> {
-        let (endpoint, session) = self.connect().await?;
+        let connected = self.connect().await?;
+        self.enter_by(connected, number, room).await
+    }
+
+    async fn enter_by(
+        &self,
+        (endpoint, session): (Endpoint, Session),
+        number: usize,
+        room: &RoomId,
+    ) -> Option<Inside> {
         let (mut requests, answers) = session.open_requests().await.ok()?;
         requests.send(&hello()).await.ok()?;
         requests.send(&self.join(number, room, &self.target.tokens[number])?).await.ok()?;
@@ -311,6 +341,7 @@ fn spawn(kind: Kind, raider: &Arc<Raider>, tasks: &mut JoinSet<()>) {
         Kind::GuessedSecrets => _ = tasks.spawn(guess(raider.clone())),
         Kind::Garbage => _ = tasks.spawn(send_garbage(raider.clone())),
         Kind::LargeFrames => _ = tasks.spawn(publish_much(raider.clone())),
+        Kind::Joins => _ = tasks.spawn(come_and_go(raider.clone())),
     }
 }
 
@@ -404,7 +435,7 @@ async fn play_and_not_read(raider: Arc<Raider>, number: usize) {
         raider.tally.attempt();
         let Some(room) = &raider.target.address.room else { return };
         let Some(mut inside) = raider.enter(number, room).await else { continue };
-        for (request, stream) in (2..).zip(super::PEOPLE) {
+        for (request, stream) in (2..).zip(raider.target.streams.clone()) {
             let Ok(stream) = StreamId::new(stream) else { return };
             let play = Play { request, stream, wishes: vec![] };
             _ = inside.requests.send(&ClientMessage::Play(play)).await;
@@ -496,6 +527,41 @@ async fn send_garbage(raider: Arc<Raider>) {
             _ = session.send_raw_stream(number % 5 == 0, bytes.into()).await;
             raider.tally.end(session.closed().await.code);
         });
+    }
+}
+
+/// People with names of their own, who read what they are told of the room. Who comes again leaves first.
+async fn come_and_go(raider: Arc<Raider>) {
+    let addresses =
+        (0..JOIN_ADDRESSES).filter_map(|number| raider.endpoint(Ipv4Addr::new(127, 0, 3, number as u8 + 1)));
+    let endpoints: Vec<_> = addresses.collect();
+    let Ok(hall) = RoomId::new("hall") else { return };
+    let mut here: std::collections::VecDeque<tokio::task::AbortHandle> = std::collections::VecDeque::new();
+    let mut stays = JoinSet::new();
+    let mut next = raider.clock.now();
+    for (number, endpoint) in (0..CROWD).cycle().zip(endpoints.iter().cycle()) {
+        raider.pace(&mut next, JOINS_PER_SECOND).await;
+        if here.len() == CROWD
+            && let Some(first) = here.pop_front()
+        {
+            first.abort();
+        }
+        raider.tally.attempt();
+        let (raider, endpoint, hall) = (raider.clone(), endpoint.clone(), hall.clone());
+        here.push_back(stays.spawn(async move {
+            let Some(connected) = raider.connect_by(endpoint).await else { return };
+            let Some(inside) = raider.enter_by(connected, number, &hall).await else { return };
+            let (mut inbound, _lanes) = inside.session.inbound();
+            let mut events = JoinSet::new();
+            while let Ok(arrival) = inbound.next().await {
+                if let Arrival::Events(mut receiver) = arrival {
+                    events.spawn(
+                        async move { while let Ok(Some(_)) = receiver.recv::<RelayMessage>().await {} },
+                    );
+                }
+            }
+        }));
+        while stays.try_join_next().is_some() {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use hound::{SampleFormat, WavReader};
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Resampler};
+use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters};
 
 use super::clip::not_a_clip;
 use super::{AudioSource, CaptureError};
@@ -85,8 +85,16 @@ fn resample(path: &Path, mono: &[f32], rate: u32) -> Result<Vec<f32>, CaptureErr
     let failed = |error: String| {
         not_a_clip(path, format!("{rate} Hz cannot be turned into {SAMPLE_RATE} Hz: {error}"))
     };
-    let mut resampler = Fft::<f32>::new(rate as usize, SAMPLE_RATE as usize, 1_024, 1, FixedSync::Both)
-        .map_err(|error| failed(error.to_string()))?;
+    let ratio = f64::from(SAMPLE_RATE) / f64::from(rate);
+    let mut resampler = Async::<f32>::new_sinc(
+        ratio,
+        1.0,
+        &SincInterpolationParameters::default(),
+        1_024,
+        1,
+        FixedAsync::Input,
+    )
+    .map_err(|error| failed(error.to_string()))?;
     let input = InterleavedSlice::new(mono, 1, mono.len()).map_err(|error| failed(error.to_string()))?;
     let output =
         resampler.process_all(&input, mono.len(), None).map_err(|error| failed(error.to_string()))?;

@@ -57,6 +57,7 @@ pub struct File {
     dev: Option<bool>,
     listen: Option<SocketAddr>,
     host: Option<String>,
+    threads: Option<usize>,
     #[serde(default)]
     apps: Vec<AppSection>,
     #[serde(default)]
@@ -206,8 +207,20 @@ impl File {
     /// Changes `config` where the file says something, except for what stands in other files: see
     /// [`File::load_apps`], [`File::admin_token_file`] and [`File::webhooks`].
     pub fn apply(self, config: &mut Config) {
-        let File { dev, listen, host, apps: _, tokens, tls, limits, connections, http, webhooks: _, log } =
-            self;
+        let File {
+            dev,
+            listen,
+            host,
+            threads,
+            apps: _,
+            tokens,
+            tls,
+            limits,
+            connections,
+            http,
+            webhooks: _,
+            log,
+        } = self;
         match dev {
             Some(true) => config.apps = vec![App::open(AppId::dev())],
             Some(false) => config.apps.clear(),
@@ -215,6 +228,7 @@ impl File {
         }
         set(&mut config.listen, listen);
         config.host = host.or(config.host.take());
+        set(&mut config.threads, threads);
         tls.apply(&mut config.tls);
 
         let bounds = &mut config.limits;
@@ -305,7 +319,7 @@ mod tests {
         assert_eq!(said.listen, default.listen);
         assert_eq!(said.limits, default.limits);
         assert!(said.apps.is_empty() && default.apps.is_empty());
-        assert_eq!((said.tls, said.host), (default.tls, default.host));
+        assert_eq!((said.tls, said.host, said.threads), (default.tls, default.host, default.threads));
         assert_eq!(said.quic.idle_timeout, default.quic.idle_timeout);
         assert_eq!(said.quic.keep_alive, default.quic.keep_alive);
         assert_eq!(said.quic.frames_in_flight_max, default.quic.frames_in_flight_max);

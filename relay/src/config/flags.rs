@@ -53,6 +53,9 @@ pub struct Flags {
     /// Host name in the addresses that are printed.
     #[arg(long, env = "PARLOR_HOST", global = true)]
     host: Option<String>,
+    /// How many threads serve (0: one on a machine of up to two cores, otherwise one for each core).
+    #[arg(long, env = "PARLOR_THREADS", global = true, value_name = "N")]
+    threads: Option<usize>,
     /// PEM file with the certificate chain.
     #[arg(long, env = "PARLOR_CERTIFICATE", global = true, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
@@ -265,6 +268,7 @@ impl Flags {
         }
         set(&mut config.listen, self.listen);
         config.host = self.host.or(config.host.take());
+        set(&mut config.threads, self.threads);
         set(&mut config.tls, self.tls_directory.map(Tls::Development));
         if let (Some(certificate), Some(key)) = (self.certificate, self.key) {
             config.tls = Tls::Files { certificate, key };
@@ -395,7 +399,7 @@ mod tests {
             assert_ne!(format!("{given:?}"), format!("{:?}", Config::default()), "{key} does something");
             assert_eq!(format!("{given:?}"), format!("{written:?}"), "{key}");
         }
-        assert_eq!(seen, 48, "the whole file was looked at");
+        assert_eq!(seen, 49, "the whole file was looked at");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The host in addresses to paste; without one, the address listened on.
     pub host: Option<String>,
+    /// How many threads serve; 0 for what the machine suggests, see [`threads`](Self::threads).
+    pub threads: usize,
     /// Where certificate and key come from.
     pub tls: Tls,
     /// The apps that exist, each with its keys; or one that is open.
@@ -197,12 +199,26 @@ impl Config {
     }
 }
 
+impl Config {
+    /// How many threads are to serve. Where nothing is configured, one on a machine of up to two cores: two would hand
+    /// each other work that one of them does for less, and the kernel and the app's other programs use what is left.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        match (self.threads, cores) {
+            (0, 0..=2) => 1,
+            (0, cores) => cores,
+            (threads, _) => threads,
+        }
+    }
+}
+
 /// No app, the usual port on all addresses, HTTP on the loopback address, a development certificate in the working directory.
 impl Default for Config {
     fn default() -> Self {
         Config {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT_DEFAULT),
             host: None,
+            threads: 0,
             tls: Tls::Development(PathBuf::from("parlor-relay-tls")),
             apps: Vec::new(),
             limits: Limits::default(),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use parlor_transport::id::RoomId;
 use parlor_transport::quic::Identity;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -37,9 +38,19 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Task::CheckConfig) => check(&config),
         None => {
             logging::start(config.log_format, &config.log_filter)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(config, cli.flags))
+            runtime(config.threads())?.block_on(serve(config, cli.flags))
         }
+    }
+}
+
+/// What a relay of so many threads runs on.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime(threads: usize) -> io::Result<Runtime> {
+    match threads {
+        0 | 1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     }
 }
 

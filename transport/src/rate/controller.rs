@@ -137,7 +137,7 @@ pub struct Controller {
     /// How often the rate was halved in this silence.
     halved: u32,
     heavy_since: Option<Timestamp>,
-    /// Since when the path carries far more than is used of it, without queue or loss.
+    /// Since when the path carries far more than is used of it, see [`Controller::is_calm`].
     calm_since: Option<Timestamp>,
 }
 
@@ -203,7 +203,8 @@ impl Controller {
             self.follow_delay(&reading, estimate);
         }
         self.judge(&reading, estimate);
-        let is_calm = reading.queue_ms < reading.target_ms / 3.0
+        // A queue on a path that carries so much more is not ours, and jitter of busy hosts looks like one.
+        let is_calm = self.state == PathState::Open
             && estimate.loss_random < CALM_LOSS
             && self.link.is_none_or(|link| link > CALM_ROOM * estimate.delivery_rate as f64)
             && !self.competition.is_on();
@@ -256,8 +257,8 @@ impl Controller {
         }
     }
 
-    /// Whether there has been nothing to watch over for a while: the path carries far more than is used of it, and neither
-    /// queues nor loses packets. Reports may come more slowly.
+    /// Whether there has been nothing to watch over for a while: the path carries far more than is used of it, loses nothing
+    /// and has no queue that would be too long. Reports may come more slowly.
     pub fn is_calm(&self, now: Timestamp) -> bool {
         self.calm_since.is_some_and(|since| now.saturating_since(since) > CALM)
     }

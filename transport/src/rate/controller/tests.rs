@@ -221,7 +221,7 @@ fn a_path_is_calm_after_a_while_with_room_to_spare_and_neither_queue_nor_loss() 
     assert!(controller.is_calm(ms(1800)));
     let disturbances = [
         Estimate { train_recent: Some(4 * MBIT), ..path(2 * MBIT) },
-        Estimate { queue: Duration::from_millis(12), ..roomy(2 * MBIT) },
+        Estimate { queue: Duration::from_millis(40), ..roomy(2 * MBIT) },
         Estimate { loss_random: 0.005, ..roomy(2 * MBIT) },
     ];
     for (from, disturbance) in (1800..).step_by(1800).zip(disturbances) {
