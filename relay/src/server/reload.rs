@@ -110,6 +110,7 @@ fn needs_restart(started: &Config, now: &Config) -> Vec<&'static str> {
     let pairs = [
         ("listen", started.listen != now.listen),
         ("host", started.host != now.host),
+        ("threads", started.threads != now.threads),
         ("tls", started.tls != now.tls),
         ("http", started.http != now.http),
         (
