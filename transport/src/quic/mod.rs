@@ -12,7 +12,7 @@ pub mod tls;
 
 pub use endpoint::{BindError, Binding, ConnectError, Endpoint, Incoming, Options, QlogError};
 pub use inbound::{Arrival, Inbound};
-pub use media::{MediaSender, OutStats, Outgoing};
+pub use media::{MediaSender, OutStats, Outgoing, Reception};
 pub use resumption::{Connected, Early};
 #[cfg(feature = "sim")]
 pub use session::RawStream;
