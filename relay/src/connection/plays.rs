@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use parlor_transport::error::{Code, Refusal};
+use parlor_transport::error::Code;
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::{MediaSender, Outgoing};
 use parlor_transport::units::Timestamp;
@@ -188,7 +188,7 @@ pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
         }
         gathering.reset(None);
         if !pump.is_taken(&sender) {
-            return connection.hang_up_on_deaf();
+            return connection.end_deaf();
         }
         pump.run(&mut sender);
     }
@@ -209,15 +209,21 @@ struct Pump<'a> {
 
 impl Connection {
     /// Ends the connection of one who is sent frames and takes none.
-    fn hang_up_on_deaf(&self) {
+    fn end_deaf(&self) {
         let code = Code::PeerTooSlow;
-        let timeout = self.hub.settings().limits.slow_subscriber_timeout;
-        self.hub.operate(|_, _, lobby| lobby.count_refused(code));
-        let text = format!(
-            "nothing of what was sent to be played was taken for {} s; read what comes, or play less",
-            timeout.as_secs_f64()
+        let seconds = self.hub.settings().limits.slow_subscriber_timeout.as_secs_f64();
+        let (room, user) = self.hub.place(self.id);
+        tracing::warn!(
+            session = self.id.0,
+            room,
+            user,
+            seconds,
+            "closing: it takes none of the frames that it plays"
         );
-        self.hang_up(&Refusal::new(code, text));
+        self.hub.operate(|_, _, lobby| lobby.count_refused(code));
+        // At once: who reads nothing would not read why either.
+        self.session
+            .close(code, &format!("no frame was taken for {seconds} s; read what comes, or play less"));
     }
 }
 
@@ -226,7 +232,7 @@ impl Pump<'_> {
     fn is_taken(&mut self, sender: &MediaSender) -> bool {
         let hub = &self.connection.hub;
         let timeout = hub.settings().limits.slow_subscriber_timeout;
-        self.patience.look(hub.clock().now(), sender.reception(), timeout)
+        self.patience.look(hub.clock().now(), sender.reception(), !self.waiting.is_empty(), timeout)
     }
 
     /// Leaves out what is to be left out from now on: video first of what was wanted least recently.

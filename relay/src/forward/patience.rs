@@ -20,9 +20,9 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Takes what the player has taken so far; to be called whenever there is something to send. False when it has
-    /// taken nothing for `timeout` (for ever, if that is zero).
-    pub fn look(&mut self, now: Timestamp, reception: Reception, timeout: Duration) -> bool {
+    /// Takes what the player has taken so far, and whether frames wait until it has taken more; to be called whenever there
+    /// is something to send. False when it has taken nothing for `timeout` (for ever, if that is zero).
+    pub fn look(&mut self, now: Timestamp, reception: Reception, waiting: bool, timeout: Duration) -> bool {
         let Some((at, before)) = self.last else {
             self.last = Some((now, reception));
             return true;
@@ -34,7 +34,9 @@ impl Patience {
         self.last = Some((now, reception));
         let has_sent = reception.packets > before.packets;
         let has_reported = has_sent && reception.silence < passed;
-        let is_silent = has_sent && !has_reported || reception.given_up > before.given_up;
+        // Little is sent to one who has never reported, and then nothing.
+        let is_due = has_sent || waiting;
+        let is_silent = is_due && reception.silence >= passed || reception.given_up > before.given_up;
         if has_reported || reception.delivered > before.delivered {
             self.deaf = Duration::ZERO;
         } else if is_silent {
@@ -62,6 +64,7 @@ mod tests {
         patience: Patience,
         ms: u64,
         reception: Reception,
+        waiting: bool,
     }
 
     impl Player {
@@ -70,7 +73,8 @@ mod tests {
             while self.ms < end {
                 self.ms += 100;
                 change(&mut self.reception);
-                if !self.patience.look(Timestamp::from_micros(self.ms * 1000), self.reception, TIMEOUT) {
+                let now = Timestamp::from_micros(self.ms * 1000);
+                if !self.patience.look(now, self.reception, self.waiting, TIMEOUT) {
                     return false;
                 }
             }
@@ -97,6 +101,16 @@ mod tests {
         let start = player.ms;
         assert!(!player.live(60_000, unanswered));
         assert!((10_000..=12_000).contains(&(player.ms - start)), "{}", player.ms - start);
+    }
+
+    #[test]
+    fn one_who_has_never_reported_and_for_whom_frames_wait_is_sent_away() {
+        let mut player = Player::default();
+        player.reception.packets = 30;
+        let silent = |reception: &mut Reception| reception.silence += Duration::from_millis(100);
+        assert!(player.live(100_000, silent), "nothing waits");
+        player.waiting = true;
+        assert!(!player.live(12_000, silent));
     }
 
     #[test]
@@ -130,7 +144,12 @@ mod tests {
         for second in 0..1000 {
             let reception =
                 Reception { packets: second, silence: Duration::from_secs(second), ..Reception::default() };
-            assert!(patience.look(Timestamp::from_micros(second * 1_000_000), reception, Duration::ZERO));
+            assert!(patience.look(
+                Timestamp::from_micros(second * 1_000_000),
+                reception,
+                true,
+                Duration::ZERO
+            ));
         }
         assert!(!patience.is_heard());
     }
