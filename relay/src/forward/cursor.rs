@@ -94,6 +94,8 @@ pub struct Cursor {
     mode: Mode,
     /// When it began to wait for its first frame.
     started: Timestamp,
+    /// It begins with a keyframe that comes later than that: what was withheld is not made up for.
+    starts_fresh: bool,
     keyframe_sent: Option<Timestamp>,
     keyframe_asked_for_slowness: Option<Timestamp>,
     need: Option<KeyframeNeed>,
@@ -170,6 +172,7 @@ impl Cursor {
             place: None,
             mode: Mode::Live,
             started: now,
+            starts_fresh: false,
             keyframe_sent: None,
             keyframe_asked_for_slowness: None,
             need: None,
@@ -192,10 +195,12 @@ impl Cursor {
         self.wish
     }
 
-    /// Leaves out this from now on. What comes back does so at a keyframe, which is asked for.
+    /// Leaves out this from now on. What comes back does so at a keyframe, which is asked for: to send what is kept since the
+    /// last one, to everybody at once, would be too much again.
     pub fn set_cut(&mut self, now: Timestamp, cut: Cut) {
         if cut.video != self.cut.video {
             self.start_anew(now);
+            self.starts_fresh = true;
             self.withheld = None;
         }
         self.cut = cut;
@@ -456,7 +461,9 @@ impl Cursor {
         match kind {
             TrackKind::Audio if cache.newest().is_some_and(is_late) => Some(cache.end()),
             TrackKind::Audio | TrackKind::Data => cache.newest().map(|_| cache.end() - 1),
-            TrackKind::Video => cache.keyframe_newest(),
+            TrackKind::Video => cache.keyframe_newest().filter(|&index| {
+                !self.starts_fresh || arrived(cache, index).is_some_and(|arrived| arrived >= self.started)
+            }),
         }
     }
 
@@ -466,6 +473,7 @@ impl Cursor {
             self.frames_skipped += index.saturating_sub(place.next);
         }
         let reached = arrived(cache, index).unwrap_or(now);
+        self.starts_fresh = false;
         self.place = Some(Place { spatial, next: index, temporal_max: self.temporal_max, reached });
         let in_time = u128::from(link.rate) * CATCH_UP_MAX.as_millis() / 1000;
         self.mode = if index + 1 == cache.end() {

@@ -145,11 +145,16 @@ fn video_that_is_withheld_is_counted_and_comes_back_at_a_keyframe() {
     assert_eq!(play.take_cut_frames(0), CutFrames { video: 200, ..CutFrames::default() });
     play.decoder_stuck(studio.now(), 0, FAST);
     assert_eq!(studio.due(), []);
-    play.set_cut(studio.now(), Cut::default());
+    studio.shoot(true);
+    (0..9).for_each(|_| studio.shoot(false));
     assert_eq!(studio.drain(&mut play), []);
+    studio.shoot(false);
+    play.set_cut(studio.now() + Duration::from_millis(1), Cut::default());
+    studio.shoot(false);
+    assert_eq!(studio.drain(&mut play), [], "what was withheld is not made up for");
     assert_eq!(studio.due(), [KeyframeDue { track: 0, spatial: 1 }]);
     studio.shoot(true);
-    assert_eq!(studio.drain(&mut play), [(1, 201)]);
+    assert_eq!(studio.drain(&mut play), [(1, 213)]);
 }
 
 #[test]
