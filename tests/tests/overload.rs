@@ -63,14 +63,18 @@ async fn film(publisher: Arc<Publisher>, clock: Clock, asked: Arc<Mutex<usize>>)
 
 type Seen = Arc<Mutex<Vec<ReceivedFrame>>>;
 
+/// Spatial and temporal layer, and whether discardable.
+type Kind = (u8, u8, bool);
+/// Which kinds of pictures come, and how many of them.
+type Pictures = &'static [(Kind, usize)];
+
 /// What came between two moments, by kind, and how old it was.
 #[derive(Debug)]
 struct Phase {
     sound: usize,
     sound_age_p99: Duration,
     missed: u64,
-    /// By layers and whether discardable.
-    pictures: BTreeMap<(u8, u8, bool), usize>,
+    pictures: BTreeMap<Kind, usize>,
 }
 
 fn phase(seen: &Seen, from: Timestamp, until: Timestamp) -> Phase {
@@ -190,9 +194,8 @@ impl Stage {
 }
 
 /// Of each kind so many come in a phase; all of them, give or take those at its ends.
-fn comes(phase: &Phase, kinds: &[((u8, u8, bool), usize)]) -> bool {
-    let near =
-        |kind: &(u8, u8, bool), each: usize| phase.pictures.get(kind).is_some_and(|n| n.abs_diff(each) <= 2);
+fn comes(phase: &Phase, kinds: Pictures) -> bool {
+    let near = |kind: &Kind, each: usize| phase.pictures.get(kind).is_some_and(|n| n.abs_diff(each) <= 2);
     phase.pictures.len() == kinds.len() && kinds.iter().all(|(kind, each)| near(kind, *each))
 }
 
@@ -201,11 +204,11 @@ fn each_level_leaves_out_what_it_says_and_sound_roster_and_answers_stay_as_they_
     sim::run(1, async |sim| {
         let stage = Stage::new(&sim, link()).await;
         // Two of four pictures belong to the higher rate, one of the others is discardable: 25 a second for 3.8 s.
-        let all: &[_] = &[((1, 0, false), 24), ((1, 0, true), 24), ((1, 1, false), 47)];
-        let small: &[_] = &[((0, 0, false), 24), ((0, 0, true), 24)];
-        let least: &[_] = &[((0, 0, false), 24)];
+        let all: Pictures = &[((1, 0, false), 24), ((1, 0, true), 24), ((1, 1, false), 47)];
+        let small: Pictures = &[((0, 0, false), 24), ((0, 0, true), 24)];
+        let least: Pictures = &[((0, 0, false), 24)];
         let mut ages = Vec::new();
-        let mut check = |level: &str, phases: &[Phase], expected: &[&[((u8, u8, bool), usize)]; STREAMS]| {
+        let mut check = |level: &str, phases: &[Phase], expected: &[Pictures; STREAMS]| {
             for (phase, kinds) in phases.iter().zip(expected) {
                 assert!(comes(phase, kinds), "{level}: {phase:?}");
                 assert!(phase.sound.abs_diff(190) <= 1 && phase.missed == 0, "{level}: {phase:?}");
