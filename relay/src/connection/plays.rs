@@ -231,8 +231,12 @@ impl Pump<'_> {
     /// Whether the client takes what it is sent, or has not been silent for too long.
     fn is_taken(&mut self, sender: &MediaSender) -> bool {
         let hub = &self.connection.hub;
+        let now = hub.clock().now();
+        if !self.patience.is_due(now) {
+            return true;
+        }
         let timeout = hub.settings().limits.slow_subscriber_timeout;
-        self.patience.look(hub.clock().now(), sender.reception(), !self.waiting.is_empty(), timeout)
+        self.patience.look(now, sender.reception(), !self.waiting.is_empty(), timeout)
     }
 
     /// Leaves out what is to be left out from now on: video first of what was wanted least recently.

@@ -20,18 +20,19 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Whether it is time to look.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.last.is_none_or(|(at, _)| now.saturating_since(at) >= PATIENCE_INTERVAL)
+    }
+
     /// Takes what the player has taken so far, and whether frames wait until it has taken more; to be called whenever there
     /// is something to send. False when it has taken nothing for `timeout` (for ever, if that is zero).
     pub fn look(&mut self, now: Timestamp, reception: Reception, waiting: bool, timeout: Duration) -> bool {
-        let Some((at, before)) = self.last else {
-            self.last = Some((now, reception));
-            return true;
-        };
-        let passed = now.saturating_since(at);
-        if passed < PATIENCE_INTERVAL {
+        if !self.is_due(now) {
             return true;
         }
-        self.last = Some((now, reception));
+        let Some((at, before)) = self.last.replace((now, reception)) else { return true };
+        let passed = now.saturating_since(at);
         let has_sent = reception.packets > before.packets;
         let has_reported = has_sent && reception.silence < passed;
         // Little is sent to one who has never reported, and then nothing.
