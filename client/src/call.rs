@@ -346,6 +346,10 @@ impl Call {
                 self.feed.set_speaker(active.speaker);
                 self.changed = true;
             }
+            RelayMessage::Overload(overload) => {
+                self.feed.set_overload(overload.level);
+                self.changed = true;
+            }
         }
         Ok(())
     }

@@ -176,6 +176,14 @@ pub enum RoomEvent {
         /// Another relay, if the operator named one.
         address: Option<RelayAddress>,
     },
+    /// The relay's machine is too slow for all it has to do, so that some of what is played does not come; or it is fast
+    /// enough again (0). Before the first of these it is. Nothing has to be done: sound comes all the same, and what is
+    /// left out comes back by itself. A slow reader gets the newest.
+    RelayOverloaded {
+        /// 1: lost frames come later than usual. 2: nor do the highest of several layers come. 3: nor do frames that no
+        /// other needs. 4: nor does video of those streams whose view was changed least recently.
+        level: u8,
+    },
     /// Another voice leads in the room, or none since nobody has spoken for 2 s; before the first of these none does. By
     /// the levels that publishers send with their sound, this user's own as well: the one event that may be about the
     /// app's own user. At most about three a second; a slow reader gets the newest. Its stream may be unknown still,

@@ -11,6 +11,7 @@
 //! - [`gate`]: who may begin a handshake. `allowance`: how much one user may publish.
 //! - [`forward`]: frames, from a publication's cache to its players' cursors.
 //! - [`speaker`]: which voices are heard in a large room, and whose leads.
+//! - [`overload`]: when the machine is too slow, and what is left out then.
 //! - [`metrics`]: what is counted, as text for Prometheus. `http`: health, metrics and administration.
 //! - [`webhook`]: what the app's server is told.
 //! - `connection`, [`server`], `http`: the shells, which move bytes and keep the time. quinn is not named here at all.
@@ -35,6 +36,7 @@ pub mod limits;
 pub mod lobby;
 pub mod logging;
 pub mod metrics;
+pub mod overload;
 pub mod room;
 pub mod server;
 pub mod speaker;

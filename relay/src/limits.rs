@@ -85,6 +85,10 @@ pub struct Limits {
     /// A session whose connection is gone is kept for so long, for its client to come back. With the idle timeout of
     /// connections it makes up how long a ghost stays.
     pub session_grace: Duration,
+    /// Who is sent frames and takes none for so long is sent away; zero: never. Longer than a connection lives that is
+    /// silent altogether (6 s), so that it is those who acknowledge everything and read nothing, and long enough for a
+    /// machine that stands still for a while.
+    pub slow_subscriber_timeout: Duration,
     /// A user is told this long before the token expires: time enough to ask the app's server for another.
     pub token_notice: Duration,
     /// A user stays this long after the token expired: a renewal may be on its way over a bad link.
@@ -122,6 +126,7 @@ impl Default for Limits {
             keyframe_interval_min: Duration::from_millis(500),
             voice_window: Duration::from_millis(4),
             session_grace: Duration::from_secs(4),
+            slow_subscriber_timeout: Duration::from_secs(10),
             token_notice: Duration::from_secs(30),
             token_grace: Duration::from_secs(10),
         }
@@ -181,6 +186,27 @@ pub const WINDOW_FULL_MAX: Duration = Duration::from_secs(1);
 /// The machine is full when members are told so much later than they were to be: several times what timers and other
 /// tasks cost otherwise.
 pub const PACE_LATE_MAX: Duration = Duration::from_millis(10);
+/// How often the relay looks how late it is woken: 50 times a second are nothing, and a dozen make a quarter of a second.
+pub const OVERLOAD_HEARTBEAT: Duration = Duration::from_millis(20);
+/// What is left out is decided so often: two frames of sound late are noticed within a few of these.
+pub const OVERLOAD_ROUND: Duration = Duration::from_millis(250);
+/// And not after fewer looks than this, of which the worst does not count.
+pub const OVERLOAD_SAMPLES_MIN: u32 = 4;
+/// The machine is too slow when tasks are woken so late in the mean of a round. A frame passes five of them, so that it is
+/// late by three frames of sound then. Timers alone are late by 1 to 2 ms, and on two cores for which nine other tasks
+/// compete by 3 ms (6 at most).
+pub const OVERLOAD_LATE_MAX: Duration = Duration::from_millis(10);
+/// It keeps up when they are not later than this.
+pub const OVERLOAD_CALM_LATE_MAX: Duration = Duration::from_millis(5);
+/// It keeps up for so long before something less is left out: keyframes have come by then and made their work.
+pub const OVERLOAD_CALM_MIN: Duration = Duration::from_secs(2);
+/// The same, doubled each time that less was too little, up to this.
+pub const OVERLOAD_CALM_MAX: Duration = Duration::from_secs(60);
+/// All is left out for so long before nobody may join any more: what was left out helps within a few rounds.
+pub const OVERLOAD_FULL_MAX: Duration = Duration::from_secs(5);
+/// Clients told of another level at each look: 10,000 a second, as many as are told of events in one room.
+pub const OVERLOAD_TOLD_PER_BEAT: usize = 200;
+
 /// Bytes of the room's history under way to one member. One who has not acknowledged them gets no more: it has a position
 /// instead of a queue, and is told later what it all came to, or the whole room. On a good link of 100 ms that is 5 Mbit/s,
 /// on one of 256 kbit/s what it hears is 2 s old at most.
@@ -205,6 +231,8 @@ pub const LATENESS_DISCARDABLE_MAX: Duration = Duration::from_millis(150);
 /// One subscriber's slowness asks for a keyframe at most this often: keyframes are what a slow link
 /// can least afford.
 pub const SLOW_KEYFRAME_INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether a player takes what it is sent: several reports come in that time on any link.
+pub const PATIENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// A layer without a frame for this long is not on offer: twice the slowest frame rate in use (1/s).
 pub const LAYER_SILENCE_MAX: Duration = Duration::from_secs(2);
 

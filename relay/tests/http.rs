@@ -170,6 +170,17 @@ fn health_metrics_and_administration() {
     let (status, body) = relay.administer("DELETE", "/apps/dev/rooms/standup", "");
     assert_eq!((status, &body["code"]), (404, &json!(1041)), "{body}");
 
+    let (status, overload) = relay.administer("GET", "/overload", "");
+    assert_eq!((status, &overload["forced"]), (200, &json!(false)), "{overload}");
+    assert_eq!(relay.administer("PUT", "/overload", "{\"level\": 5}").0, 400);
+    let (_, overload) = relay.administer("PUT", "/overload", "{\"level\": 4, \"video_eighths\": 3}");
+    assert_eq!((&overload["level"], &overload["video_eighths"]), (&json!(4), &json!(3)), "{overload}");
+    assert!(relay.get("/metrics").1.contains("\nparlor_overload_level 4\n"));
+    let (_, overload) = relay.administer("PUT", "/overload", "{\"level\": 0}");
+    assert_eq!((&overload["level"], &overload["forced"]), (&json!(0), &json!(true)), "{overload}");
+    let (_, overload) = relay.administer("DELETE", "/overload", "");
+    assert_eq!(overload["forced"], json!(false), "{overload}");
+
     in_runtime(async {
         let mut ann = relay.join("ann").await;
         assert!(matches!(ann.next().await, RelayMessage::Joined(_)));
@@ -225,12 +236,14 @@ fn health_metrics_and_administration() {
 
 #[test]
 fn a_relay_that_ends_lets_people_finish_and_tells_the_way_out() {
-    let mut relay = Running::start("drain", &["--drain-timeout-ms", "600000"]);
+    let mut relay = Running::start("drain", &["--drain-timeout-ms", "600000", "--overload-level", "2"]);
     let (status, body) = relay.ask("GET", "/admin/rooms", Some(TOKEN), "");
     assert!(status == 403 && body.contains("--admin-token-file"), "{body}");
     in_runtime(async {
         let mut ann = relay.join("ann").await;
         assert!(matches!(ann.next().await, RelayMessage::Joined(_)));
+        assert_eq!(ann.next().await, RelayMessage::Overload(Overload { level: 2 }));
+        assert!(relay.get("/metrics").1.contains("\nparlor_overload_level 2\n"));
         relay.terminate();
         assert_eq!(ann.next().await, RelayMessage::GoAway(GoAway { address: None }));
         assert_eq!(relay.get("/readyz"), (503, "draining\n".to_owned()));

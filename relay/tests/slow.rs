@@ -5,6 +5,8 @@ mod support;
 
 use std::time::Duration;
 
+use parlor_transport::error::Code;
+use parlor_transport::quic::Session;
 use parlor_transport::sim::{self, LinkConfig, Profile};
 use parlor_transport::wire::control::*;
 use support::*;
@@ -120,6 +122,114 @@ fn many_who_need_a_keyframe_cost_the_publisher_one() {
             let header = player.frame().await.frame.header().clone();
             assert_eq!((header.number, header.keyframe), (2, true), "nothing that does not decode");
         }
+    });
+}
+
+/// It acknowledges everything, as QUIC does by itself, and takes nothing.
+async fn deaf(world: &World, stream: &str) -> (impl Sized, Session) {
+    let (endpoint, session) =
+        world.open("deaf", Profile::perfect().with_rtt(RTT), world.trust).await.unwrap();
+    let (mut requests, answers) = session.open_requests().await.unwrap();
+    requests.send(&hello()).await.unwrap();
+    requests.send(&join("r", "deaf")).await.unwrap();
+    let stream = stream.parse().unwrap();
+    requests.send(&ClientMessage::Play(Play { request: 2, stream, wishes: vec![] })).await.unwrap();
+    ((endpoint, requests, answers), session)
+}
+
+/// 35 s of film for one, and perhaps for a deaf one; gives how long the frames took for the one, sorted, and what became of
+/// the other: when it was sent away, and how many keyframes were asked for.
+fn film_for(delivery: Delivery, is_deaf_there: bool) -> (Vec<Duration>, Option<(Duration, usize)>) {
+    sim::run(5, async |sim| {
+        let world = World::start(&sim).await;
+        let mut u1 = world.enter("r", "u1").await;
+        let mut other = world.enter("r", "other").await;
+        let mut cam = u1.publish("cam", delivery, VIDEO).await;
+        other.play("cam", delivery).await;
+        world.pass(millis(200)).await;
+        let mut open = None;
+        let began = world.now();
+        let ended = if is_deaf_there {
+            let (kept, session) = deaf(&world, "cam").await;
+            open = Some(kept);
+            let clock = sim.clock().clone();
+            Some(tokio::spawn(async move { (session.closed().await, clock.now()) }))
+        } else {
+            None
+        };
+        let (mut sent, mut asked) = (Vec::new(), 0);
+        for number in 0..1050 {
+            asked += std::iter::from_fn(|| u1.answers.try_recv().ok())
+                .filter(|answer| matches!(answer, RelayMessage::KeyframeWanted(_)))
+                .count();
+            sent.push(world.now());
+            cam.send(0, number % 60 == 0, if number % 60 == 0 { KEYFRAME } else { FRAME });
+            world.pass(Duration::from_micros(33_333)).await;
+        }
+        world.pass(millis(200)).await;
+        assert_eq!(world.room("r").unwrap().users.len(), 2, "{delivery:?}");
+        let mut ages = Vec::new();
+        for (number, sent) in sent.iter().enumerate() {
+            let received = other.frame().await;
+            assert_eq!((received.frame.header().number, received.missed), (number as u64, 0), "{delivery:?}");
+            ages.push(received.arrived.saturating_since(*sent));
+        }
+        ages.sort_unstable();
+        let Some(ended) = ended else { return (ages, None) };
+        let (ended, at) = ended.await.unwrap();
+        assert_eq!((ended.code, ended.by_peer), (Code::PeerTooSlow, true), "{delivery:?}: {ended}");
+        drop(open);
+        (ages, Some((at.saturating_since(began), asked)))
+    })
+}
+
+#[test]
+fn who_takes_nothing_is_sent_away_and_nobody_else_notices() {
+    // Frames on QUIC streams are taken by QUIC itself until it has 512.
+    for (delivery, seconds) in
+        [(Delivery::Datagram, 11..14), (Delivery::Adaptive, 11..14), (Delivery::QuicStream, 20..32)]
+    {
+        let (alone, _) = film_for(delivery, false);
+        let (beside, deaf) = film_for(delivery, true);
+        let (after, asked) = deaf.unwrap();
+        assert!(seconds.contains(&after.as_secs()), "{delivery:?}: after {after:?}");
+        // Before it was known, within three seconds.
+        assert!(asked <= 2, "{delivery:?}: {asked} keyframes for one who takes none");
+        let figures =
+            |ages: &[Duration]| [50, 99, 100].map(|rank| ages[(ages.len() * rank / 100).min(ages.len() - 1)]);
+        let (alone, beside) = (figures(&alone), figures(&beside));
+        println!(
+            "{delivery:?}: sent away after {after:?}; p50, p99 and max of others {alone:?}, beside it {beside:?}"
+        );
+        for (alone, beside) in alone.iter().zip(beside) {
+            assert!(beside <= *alone + millis(1), "{delivery:?}: {alone:?}, beside it {beside:?}");
+        }
+    }
+}
+
+#[test]
+fn who_has_nothing_to_take_stays_and_so_does_whoever_the_operator_lets() {
+    sim::run(6, async |sim| {
+        let mut config = parlor_relay::Config::dev();
+        config.limits.slow_subscriber_timeout = Duration::ZERO;
+        let world = World::start_with(&sim, config).await;
+        let mut u1 = world.enter("r", "u1").await;
+        let mut cam = u1.publish("cam", Delivery::Datagram, VIDEO).await;
+        let (_open, session) = deaf(&world, "cam").await;
+        film(&world, &mut u1, &mut cam, 900, 60).await;
+        assert_eq!(session.close_reason(), None);
+    });
+    sim::run(7, async |sim| {
+        let world = World::start(&sim).await;
+        let mut u1 = world.enter("r", "u1").await;
+        let mut cam = u1.publish("cam", Delivery::Datagram, VIDEO).await;
+        let (_open, session) = deaf(&world, "cam").await;
+        // Eight seconds of film, minutes of nothing, and a single frame.
+        film(&world, &mut u1, &mut cam, 240, 60).await;
+        world.pass(Duration::from_secs(400)).await;
+        cam.send(0, true, KEYFRAME);
+        world.pass(millis(500)).await;
+        assert_eq!(session.close_reason(), None);
     });
 }
 

@@ -141,6 +141,8 @@ codes! {
     RelayBusy = 1061, retry, "the relay takes no more connections at the moment; try again shortly";
     /// More packets than one connection may send.
     TooManyPackets = 1062, retry, "too many packets on one connection; send less";
+    /// The relay's machine is too slow for more users.
+    RelayOverloaded = 1064, retry, "the relay's machine is too slow for more users; try again shortly or join at another relay";
 
     // 2000–2999: publishing.
     /// As many streams as one user may publish.

@@ -212,8 +212,9 @@ impl Call {
         self.deadline = None;
         // First what ends, as a stream or play of the same name may begin anew.
         self.settle_again(publications, plays);
-        // The relay says anew who speaks, if anybody does.
+        // The relay says anew who speaks, if anybody does, and what it leaves out.
         self.feed.set_speaker(None);
+        self.feed.set_overload(0);
         self.publish_again(publications);
         self.play_again(plays);
         self.set_status(RoomStatus::new(RoomReason::Reconnected));

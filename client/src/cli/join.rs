@@ -145,6 +145,12 @@ impl Call {
                         let way_out = address.map(|address| format!("; join {address} instead"));
                         screen.say(&format!("the relay ends soon{}", way_out.unwrap_or_default()));
                     }
+                    Some(RoomEvent::RelayOverloaded { level: 0 }) => {
+                        screen.say("the relay keeps up again: everything comes");
+                    }
+                    Some(RoomEvent::RelayOverloaded { level }) => {
+                        screen.say(&format!("the relay is too slow: it leaves out some video (level {level} of 4)"));
+                    }
                     Some(RoomEvent::TokenWillExpire { at }) => screen.say(&self.warn(engine, at)),
                     Some(event) => self.handle(event, &mut screen)?,
                     None => return self.ended(),

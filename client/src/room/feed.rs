@@ -47,6 +47,8 @@ pub struct Feed {
     leaving: Option<Option<RelayAddress>>,
     /// Whose voice leads. Not one event among others: a slow reader hears of the newest.
     speaker: Option<Speaker>,
+    /// What the relay leaves out, likewise.
+    overload: u8,
 }
 
 impl Feed {
@@ -67,6 +69,7 @@ impl Feed {
             count: None,
             leaving: None,
             speaker: None,
+            overload: 0,
             messages: VecDeque::new(),
             messages_bytes: 0,
             messages_first: 0,
@@ -148,6 +151,11 @@ impl Feed {
         self.speaker = speaker;
     }
 
+    /// The relay leaves out so much.
+    pub fn set_overload(&mut self, level: u8) {
+        self.overload = level;
+    }
+
     fn push(&mut self, event: RoomEvent) {
         self.events.push_back(event);
         while self.events.len() > self.capacity {
@@ -196,6 +204,8 @@ pub struct Reader {
     told_leaving: bool,
     /// Whose voice it was told leads.
     speaker: Option<Speaker>,
+    /// What it was told the relay leaves out.
+    overload: u8,
     /// What a difference was cut into: a handful, and at first the states and infos that are there.
     pending: VecDeque<RoomEvent>,
 }
@@ -227,7 +237,8 @@ impl Reader {
         let event = self.pending.pop_front().or_else(|| self.next_change(feed));
         let event = event.or_else(|| self.next_count(feed));
         let Some(event) = event else {
-            return self.next_speaker(feed).or_else(|| self.next_message(feed));
+            let news = self.next_speaker(feed).or_else(|| self.next_overload(feed));
+            return news.or_else(|| self.next_message(feed));
         };
         self.seen.apply(&event);
         if let RoomEvent::State(status) = &event {
@@ -256,6 +267,11 @@ impl Reader {
         }
         self.speaker.clone_from(&feed.speaker);
         Some(RoomEvent::ActiveSpeaker(feed.speaker.clone()))
+    }
+
+    fn next_overload(&mut self, feed: &Feed) -> Option<RoomEvent> {
+        let before = std::mem::replace(&mut self.overload, feed.overload);
+        (before != feed.overload).then_some(RoomEvent::RelayOverloaded { level: feed.overload })
     }
 
     /// Changes come first: so a user is known before what they say, if the relay told of both.

@@ -222,6 +222,31 @@ fn every_reader_is_told_the_newest_voice_that_leads_and_nothing_twice() {
 }
 
 #[test]
+fn every_reader_is_told_the_newest_level_of_overload_and_nothing_twice() {
+    let (_relay, mirror) = small_room();
+    let mut feed = Feed::new(user(0));
+    let status = RoomStatus::new(RoomReason::Joined);
+    let told = |reader: &mut Reader, feed: &Feed| {
+        let events = std::iter::from_fn(|| reader.next(feed, &mirror, &status));
+        let levels = events.filter_map(|event| match event {
+            RoomEvent::RelayOverloaded { level } => Some(level),
+            _ => None,
+        });
+        levels.collect::<Vec<_>>()
+    };
+    let (mut quick, mut slow) = (Reader::new(&feed), Reader::new(&feed));
+    assert!(told(&mut quick, &feed).is_empty());
+    for level in [1, 2, 3] {
+        feed.set_overload(level);
+        assert_eq!(told(&mut quick, &feed), [level]);
+    }
+    assert_eq!((told(&mut quick, &feed), told(&mut slow, &feed)), (vec![], vec![3]));
+    feed.set_overload(0);
+    assert!(told(&mut Reader::new(&feed), &feed).is_empty(), "who comes later hears of what is");
+    assert_eq!(told(&mut slow, &feed), [0]);
+}
+
+#[test]
 fn an_event_dropped_or_two_swapped_is_found() {
     let (mut relay, mut mirror) = small_room();
     let mut events = Vec::new();
@@ -519,6 +544,7 @@ fn check(view: &RoomView, event: &RoomEvent) -> Result<(), TestCaseError> {
         | RoomEvent::UsersCounted { .. }
         | RoomEvent::TokenWillExpire { .. }
         | RoomEvent::RelayLeaving { .. }
+        | RoomEvent::RelayOverloaded { .. }
         | RoomEvent::ActiveSpeaker(_) => {}
         RoomEvent::Message { .. } | RoomEvent::MessagesMissed { .. } => panic!("nobody said anything"),
     }

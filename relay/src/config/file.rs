@@ -128,6 +128,7 @@ struct Connections {
     idle_timeout_ms: Option<u64>,
     handshake_timeout_ms: Option<u64>,
     session_grace_ms: Option<u64>,
+    slow_subscriber_timeout_ms: Option<u64>,
     keep_alive_ms: Option<u64>,
     frames_in_flight_max: Option<u32>,
     qlog: Option<PathBuf>,
@@ -264,6 +265,8 @@ impl File {
 
         set(&mut bounds.handshake_timeout, connections.handshake_timeout_ms.map(Duration::from_millis));
         set(&mut bounds.session_grace, connections.session_grace_ms.map(Duration::from_millis));
+        let slow = connections.slow_subscriber_timeout_ms;
+        set(&mut bounds.slow_subscriber_timeout, slow.map(Duration::from_millis));
 
         let quic = &mut config.quic;
         set(&mut quic.idle_timeout, connections.idle_timeout_ms.map(Duration::from_millis));

@@ -13,6 +13,7 @@ use super::http::{AdminToken, SecretError, WebhookError, Webhooks};
 use super::{Config, ConfigError, Tls};
 use crate::auth::App;
 use crate::logging::LogFormat;
+use crate::overload::Shed;
 
 /// The Parlor relay: rooms of people who see and hear each other, over QUIC.
 ///
@@ -164,6 +165,9 @@ pub struct Flags {
     /// A session whose connection is gone is kept this long for its client to come back.
     #[arg(long, env = "PARLOR_SESSION_GRACE_MS", global = true, value_name = "MS")]
     session_grace_ms: Option<u64>,
+    /// Who is sent frames and takes none for so long is sent away (0: never).
+    #[arg(long, env = "PARLOR_SLOW_SUBSCRIBER_TIMEOUT_MS", global = true, value_name = "MS")]
+    slow_subscriber_timeout_ms: Option<u64>,
     /// How often a silent connection is kept alive.
     #[arg(long, env = "PARLOR_KEEP_ALIVE_MS", global = true, value_name = "MS")]
     keep_alive_ms: Option<u64>,
@@ -176,6 +180,15 @@ pub struct Flags {
     /// How long a relay that was asked to end waits for its users to go elsewhere [default: 10000].
     #[arg(long, env = "PARLOR_DRAIN_TIMEOUT_MS", global = true, value_name = "MS")]
     drain_timeout_ms: Option<u64>,
+    /// Leave out what this level of overload says (0: nothing, to 4: all video), whatever is measured; for drills.
+    #[arg(
+        long,
+        env = "PARLOR_OVERLOAD_LEVEL",
+        global = true,
+        value_name = "LEVEL",
+        value_parser = clap::value_parser!(u8).range(0..=4)
+    )]
+    overload_level: Option<u8>,
     /// Address and TCP port of health, metrics and the admin API [default: 127.0.0.1:4480].
     #[arg(long, env = "PARLOR_HTTP", global = true, value_name = "ADDRESS:PORT")]
     http: Option<SocketAddr>,
@@ -298,12 +311,15 @@ impl Flags {
         set(&mut limits.loudest_voices, self.loudest_voices);
         set(&mut limits.loudest_voices_above, self.loudest_voices_above);
         set(&mut limits.session_grace, self.session_grace_ms.map(Duration::from_millis));
+        let slow = self.slow_subscriber_timeout_ms;
+        set(&mut limits.slow_subscriber_timeout, slow.map(Duration::from_millis));
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.cache_age_max, self.cache_age_max_ms.map(Duration::from_millis));
         set(&mut limits.keyframe_interval_min, self.keyframe_interval_min_ms.map(Duration::from_millis));
         set(&mut limits.voice_window, self.voice_window_ms.map(Duration::from_millis));
         set(&mut limits.token_notice, self.token_notice_ms.map(Duration::from_millis));
         set(&mut limits.token_grace, self.token_grace_ms.map(Duration::from_millis));
+        config.overload = self.overload_level.and_then(Shed::from_level).or(config.overload);
         set(&mut config.drain_timeout, self.drain_timeout_ms.map(Duration::from_millis));
         set(&mut config.http, self.http.map(Some));
         if self.no_http {

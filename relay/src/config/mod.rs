@@ -20,6 +20,7 @@ use parlor_transport::wire::frame::OBJECT_MAX;
 use crate::auth::App;
 use crate::limits::{CACHE_BYTES_LEAST, DRAIN_DEFAULT, Limits, TOKEN_CHECK_COST, VOICE_WINDOW_MOST};
 use crate::logging::LogFormat;
+use crate::overload::Shed;
 use http::{AdminToken, HTTP_DEFAULT, Webhooks};
 
 /// Everything a relay has to know.
@@ -47,6 +48,8 @@ pub struct Config {
     pub webhooks: Option<Webhooks>,
     /// How long a relay that was asked to end waits for its users to go elsewhere.
     pub drain_timeout: Duration,
+    /// What is left out as if the machine were too slow, whatever is measured; `None`: what is measured.
+    pub overload: Option<Shed>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written, in the words of `tracing`: `info`, `parlor_relay=debug`, …
@@ -227,6 +230,7 @@ impl Default for Config {
             admin_token: None,
             webhooks: None,
             drain_timeout: DRAIN_DEFAULT,
+            overload: None,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
+use parlor_transport::error::Code;
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::{MediaSender, Outgoing};
 use parlor_transport::units::Timestamp;
@@ -19,9 +20,11 @@ use parlor_transport::wire::control::{TrackKind, TrackWish};
 use tokio::sync::Notify;
 
 use super::Connection;
-use crate::forward::cursor::{Link, Step};
+use crate::forward::cursor::{Cut, CutFrames, Link, Step};
+use crate::forward::patience::Patience;
 use crate::forward::publication::{Play, Publication};
 use crate::lock;
+use crate::overload::Shed;
 
 /// Streams that a client plays at least before frames of sound wait for each other: fewer have little to share.
 const VOICES_MIN: usize = 3;
@@ -58,6 +61,8 @@ struct News {
     ended: BTreeSet<u32>,
     /// Lanes and tracks on which the decoder is stuck.
     stuck: BTreeSet<(u32, u8)>,
+    /// Something is played anew, or other parts of it are wanted.
+    is_rewished: bool,
 }
 
 impl Plays {
@@ -73,14 +78,21 @@ impl Plays {
         let waker = Waker::from(Arc::new(WakeLane { lane, is_sound, todo: self.todo.clone() }));
         let play = Play::new(now, publication, (session, lane), wishes, waker);
         lock(&self.by_lane).insert(lane, Playing { play, first: BTreeMap::new() });
-        self.todo.press(|news| _ = news.ready.insert(lane));
+        self.rewish(lane);
     }
 
     pub(super) fn change(&self, now: Timestamp, lane: u32, wishes: &[TrackWish]) {
         if let Some(playing) = lock(&self.by_lane).get_mut(&lane) {
             playing.play.set_wishes(now, wishes);
         }
-        self.todo.press(|news| _ = news.ready.insert(lane));
+        self.rewish(lane);
+    }
+
+    fn rewish(&self, lane: u32) {
+        self.todo.press(|news| {
+            news.ready.insert(lane);
+            news.is_rewished = true;
+        });
     }
 
     pub(super) fn pause(&self, lane: u32) {
@@ -146,8 +158,14 @@ impl Wake for WakeLane {
 pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
     let clock = connection.hub.clock();
     let mut sender = connection.session.media_sender();
-    let mut pump =
-        Pump { connection: &connection, waiting: BTreeSet::new(), turn: 0, taken: BTreeMap::new() };
+    let mut pump = Pump {
+        connection: &connection,
+        waiting: BTreeSet::new(),
+        turn: 0,
+        taken: BTreeMap::new(),
+        shed: Shed::NONE,
+        patience: Patience::default(),
+    };
     let mut gathering = clock.timer();
     loop {
         tokio::select! {
@@ -169,6 +187,9 @@ pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
             () = gathering.expired() => {}
         }
         gathering.reset(None);
+        if !pump.is_taken(&sender) {
+            return connection.end_deaf();
+        }
         pump.run(&mut sender);
     }
 }
@@ -181,17 +202,78 @@ struct Pump<'a> {
     turn: u32,
     /// Hop sequences taken so far, by lane and track: the next one's number.
     taken: BTreeMap<(u32, u8), u64>,
+    /// What is left out because the machine is too slow.
+    shed: Shed,
+    patience: Patience,
+}
+
+impl Connection {
+    /// Ends the connection of one who is sent frames and takes none.
+    fn end_deaf(&self) {
+        let code = Code::PeerTooSlow;
+        let seconds = self.hub.settings().limits.slow_subscriber_timeout.as_secs_f64();
+        let (room, user) = self.hub.place(self.id);
+        tracing::warn!(
+            session = self.id.0,
+            room,
+            user,
+            seconds,
+            "closing: it takes none of the frames that it plays"
+        );
+        self.hub.operate(|_, _, lobby| lobby.count_refused(code));
+        // At once: who reads nothing would not read why either.
+        self.session
+            .close(code, &format!("no frame was taken for {seconds} s; read what comes, or play less"));
+    }
 }
 
 impl Pump<'_> {
+    /// Whether the client takes what it is sent, or has not been silent for too long.
+    fn is_taken(&mut self, sender: &MediaSender) -> bool {
+        let hub = &self.connection.hub;
+        let now = hub.clock().now();
+        if !self.patience.is_due(now) {
+            return true;
+        }
+        let timeout = hub.settings().limits.slow_subscriber_timeout;
+        self.patience.look(now, sender.reception(), !self.waiting.is_empty(), timeout)
+    }
+
+    /// Leaves out what is to be left out from now on: video first of what was wanted least recently.
+    fn thin(&mut self, sender: &mut MediaSender, shed: Shed, plays: &mut BTreeMap<u32, Playing>) {
+        let now = self.connection.hub.clock().now();
+        self.shed = shed;
+        sender.set_parity(!shed.parity());
+        let wished = plays.iter().filter_map(|(&lane, playing)| Some((playing.play.video_wished()?, lane)));
+        let mut wished: Vec<_> = wished.collect();
+        wished.sort_unstable();
+        let withheld: BTreeSet<u32> =
+            wished.iter().take(shed.withheld_of(wished.len())).map(|(_, lane)| *lane).collect();
+        for (lane, playing) in plays {
+            let video = withheld.contains(lane);
+            let cut = Cut { layers: shed.layers(), discardable: shed.discardable(), video };
+            playing.play.set_cut(now, cut);
+            // What comes back may have to be asked for.
+            self.waiting.insert(*lane);
+        }
+    }
+
     /// Sends what there is and what there is room for.
     fn run(&mut self, sender: &mut MediaSender) {
         let now = self.connection.hub.clock().now();
-        let link = Link { rate: sender.rate_estimate(), rtt: self.connection.session.rtt() };
-        let News { ready, ended, stuck, is_pressing: _ } =
+        let link = Link {
+            rate: sender.rate_estimate(),
+            rtt: self.connection.session.rtt(),
+            is_heard: self.patience.is_heard(),
+        };
+        let News { ready, ended, stuck, is_rewished, is_pressing: _ } =
             std::mem::take(&mut *lock(&self.connection.plays.todo.news));
         self.waiting.extend(ready);
         let mut plays = lock(&self.connection.plays.by_lane);
+        let shed = self.connection.hub.shed();
+        if shed != self.shed || is_rewished && shed > Shed::NONE {
+            self.thin(sender, shed, &mut plays);
+        }
         for (lane, track) in stuck {
             if let Some(Playing { play, .. }) = plays.get_mut(&lane) {
                 play.decoder_stuck(now, track, link);
@@ -271,6 +353,10 @@ impl Pump<'_> {
             let skipped = play.frames_skipped(track) - skipped;
             if skipped > 0 {
                 self.connection.hub.counts().frames_skipped.fetch_add(skipped, Ordering::Relaxed);
+            }
+            let cut = play.take_cut_frames(track);
+            if cut != CutFrames::default() {
+                self.connection.hub.counts().frames_cut.add(cut);
             }
             let taken = self.taken.entry((lane, track)).or_default();
             let first = *first.entry(track).or_insert(*taken);

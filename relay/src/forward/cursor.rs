@@ -22,6 +22,30 @@ pub struct Link {
     pub rate: u64,
     /// Round-trip time.
     pub rtt: Duration,
+    /// Whether the player takes what it is sent. For one that does not, nobody is asked for keyframes.
+    pub is_heard: bool,
+}
+
+/// What a player does not get because the machine is too slow, although it wants it. Of video alone.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The highest of several layers, in size and in rate.
+    pub layers: bool,
+    /// Frames that no other frame needs.
+    pub discardable: bool,
+    /// Everything.
+    pub video: bool,
+}
+
+/// Frames left out for a [`Cut`].
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct CutFrames {
+    /// Those of the highest layers: left out, or sent in a smaller size.
+    pub layers: u64,
+    /// Those that no other frame needs.
+    pub discardable: u64,
+    /// Those of a player that gets no video.
+    pub video: u64,
 }
 
 /// What to do next for a track.
@@ -57,11 +81,21 @@ pub struct KeyframeNeed {
 #[derive(Debug)]
 pub struct Cursor {
     wish: TrackWish,
+    cut: Cut,
+    /// What of the wished rate is sent now, as of the last look.
+    temporal_max: u8,
+    /// A smaller layer is sent than could be, as of the last look.
+    is_smaller: bool,
+    /// While video is cut: the layer that would be sent, and up to where its frames were counted.
+    withheld: Option<(u8, u64)>,
+    cut_frames: CutFrames,
     /// Where it is; `None` before the first keyframe.
     place: Option<Place>,
     mode: Mode,
     /// When it began to wait for its first frame.
     started: Timestamp,
+    /// It begins with a keyframe that comes later than that: what was withheld is not made up for.
+    starts_fresh: bool,
     keyframe_sent: Option<Timestamp>,
     keyframe_asked_for_slowness: Option<Timestamp>,
     need: Option<KeyframeNeed>,
@@ -114,14 +148,31 @@ enum Mode {
     AwaitKeyframe { since: Timestamp, slow: bool },
 }
 
+/// Why a frame is passed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Skip {
+    /// The player is too slow for it, or does not want it.
+    Slow,
+    /// See [`Cut::layers`].
+    Layer,
+    /// See [`Cut::discardable`].
+    Discardable,
+}
+
 impl Cursor {
     /// A cursor that has sent nothing.
     pub fn new(now: Timestamp, wish: TrackWish) -> Self {
         Cursor {
             wish,
+            cut: Cut::default(),
+            temporal_max: wish.temporal_max,
+            is_smaller: false,
+            withheld: None,
+            cut_frames: CutFrames::default(),
             place: None,
             mode: Mode::Live,
             started: now,
+            starts_fresh: false,
             keyframe_sent: None,
             keyframe_asked_for_slowness: None,
             need: None,
@@ -134,11 +185,41 @@ impl Cursor {
     /// Changes what the player wants. A track wanted again starts anew.
     pub fn set_wish(&mut self, now: Timestamp, wish: TrackWish) {
         if !wish.wanted || !self.wish.wanted {
-            self.place = None;
-            self.mode = Mode::Live;
-            self.started = now;
+            self.start_anew(now);
         }
         self.wish = wish;
+    }
+
+    /// What the player wants.
+    pub fn wish(&self) -> TrackWish {
+        self.wish
+    }
+
+    /// Leaves out this from now on. What comes back does so at a keyframe, which is asked for: to send what is kept since the
+    /// last one, to everybody at once, would be too much again.
+    pub fn set_cut(&mut self, now: Timestamp, cut: Cut) {
+        if cut.video != self.cut.video {
+            self.start_anew(now);
+            self.starts_fresh = true;
+            self.withheld = None;
+        }
+        self.cut = cut;
+    }
+
+    /// Frames left out for the cut since this was asked last.
+    pub fn take_cut_frames(&mut self) -> CutFrames {
+        std::mem::take(&mut self.cut_frames)
+    }
+
+    fn start_anew(&mut self, now: Timestamp) {
+        self.place = None;
+        self.mode = Mode::Live;
+        self.started = now;
+    }
+
+    /// Whether anything of the track is to be sent.
+    fn is_open(&self) -> bool {
+        self.wish.wanted && !self.cut.video
     }
 
     /// Frames handed out so far: the hop sequence that the next one has.
@@ -180,7 +261,14 @@ impl Cursor {
         if let Some(step) = self.redeem(track, &mut admits) {
             return step;
         }
-        if !self.wish.wanted || !self.settle(now, track, link) {
+        self.temporal_max = match self.cut.layers {
+            true => self.wish.temporal_max.min(track.temporal_layers().saturating_sub(2)),
+            false => self.wish.temporal_max,
+        };
+        if self.wish.wanted && self.cut.video {
+            self.count_withheld(now, track);
+        }
+        if !self.is_open() || !self.settle(now, track, link) {
             return Step::Wait;
         }
         loop {
@@ -230,7 +318,13 @@ impl Cursor {
             };
             let newest = cache.newest().map_or(here.arrived, |newest| newest.arrived);
             let behind = newest.saturating_since(here.arrived);
-            if self.skips(&here, place, behind) {
+            if let Some(skip) = self.skips(&here, place, behind) {
+                let counter = match skip {
+                    Skip::Slow => &mut self.frames_skipped,
+                    Skip::Layer => &mut self.cut_frames.layers,
+                    Skip::Discardable => &mut self.cut_frames.discardable,
+                };
+                *counter += 1;
                 self.pass(place, &here, false);
                 continue;
             }
@@ -249,6 +343,7 @@ impl Cursor {
             if here.decodes_alone {
                 self.keyframe_sent = Some(now);
             }
+            self.cut_frames.layers += u64::from(self.is_smaller);
             let Some(frame) = here.frame.cloned() else {
                 self.reserve(place);
                 self.pass(place, &here, true);
@@ -266,7 +361,7 @@ impl Cursor {
 
     /// What became of the frames for which sequences were taken; one at a time, the oldest first.
     fn redeem(&mut self, track: &Track, admits: &mut impl FnMut(usize) -> bool) -> Option<Step> {
-        let is_wanted = self.wish.wanted;
+        let is_wanted = self.is_open();
         let found = self.reserved.iter().find_map(|(&sequence, &reserved)| {
             let slot = track.layer(reserved.spatial).get(reserved.index);
             match slot {
@@ -311,7 +406,13 @@ impl Cursor {
     /// Finds a place if there is none, and changes layers where that is due and possible.
     /// False while there is no place.
     fn settle(&mut self, now: Timestamp, track: &Track, link: Link) -> bool {
-        let Some(target) = track.choose(self.wish.spatial_max, now) else {
+        let wished = track.choose(self.wish.spatial_max, now);
+        let chosen = match self.cut.layers {
+            true => track.choose_below_top(self.wish.spatial_max, now),
+            false => wished,
+        };
+        let Some(target) = chosen else {
+            self.is_smaller = false;
             return self.place.is_some();
         };
         let cache = track.layer(target);
@@ -333,12 +434,24 @@ impl Cursor {
             // A rate above the one in force decodes only from the next keyframe on.
             Some(place) => {
                 let highest = track.temporal_layers() - 1;
-                if place.temporal_max.min(highest) < self.wish.temporal_max.min(highest) {
+                if place.temporal_max.min(highest) < self.temporal_max.min(highest) {
                     self.ask(now, target, place.reached, false);
                 }
             }
         }
+        self.is_smaller =
+            self.place.is_some_and(|place| Some(place.spatial) < wished && place.spatial == target);
         self.place.is_some()
+    }
+
+    /// Counts what has come since the last look and is not sent.
+    fn count_withheld(&mut self, now: Timestamp, track: &Track) {
+        let Some(spatial) = track.choose(self.wish.spatial_max, now) else { return };
+        let end = track.layer(spatial).end();
+        if let Some((_, counted)) = self.withheld.filter(|(of, _)| *of == spatial) {
+            self.cut_frames.video += end - counted;
+        }
+        self.withheld = Some((spatial, end));
     }
 
     /// Where a new player starts: data at their newest frame, sound too unless that is old, because its voice is heard no
@@ -348,7 +461,9 @@ impl Cursor {
         match kind {
             TrackKind::Audio if cache.newest().is_some_and(is_late) => Some(cache.end()),
             TrackKind::Audio | TrackKind::Data => cache.newest().map(|_| cache.end() - 1),
-            TrackKind::Video => cache.keyframe_newest(),
+            TrackKind::Video => cache.keyframe_newest().filter(|&index| {
+                !self.starts_fresh || arrived(cache, index).is_some_and(|arrived| arrived >= self.started)
+            }),
         }
     }
 
@@ -358,7 +473,8 @@ impl Cursor {
             self.frames_skipped += index.saturating_sub(place.next);
         }
         let reached = arrived(cache, index).unwrap_or(now);
-        self.place = Some(Place { spatial, next: index, temporal_max: self.wish.temporal_max, reached });
+        self.starts_fresh = false;
+        self.place = Some(Place { spatial, next: index, temporal_max: self.temporal_max, reached });
         let in_time = u128::from(link.rate) * CATCH_UP_MAX.as_millis() / 1000;
         self.mode = if index + 1 == cache.end() {
             Mode::Live
@@ -382,23 +498,28 @@ impl Cursor {
         }
     }
 
-    /// Whether nobody misses what is `here`: it is above the wished rate, or late and needed by no other frame.
-    fn skips(&self, here: &Here<'_>, place: Place, behind: Duration) -> bool {
-        let limit = if here.decodes_alone { u8::MAX } else { place.temporal_max.min(self.wish.temporal_max) };
-        here.header.temporal > limit
-            || (here.header.discardable && !here.decodes_alone && behind > LATENESS_DISCARDABLE_MAX)
+    /// Whether nobody misses what is `here`: it is above the rate to be sent, or late or cut and needed by no other frame.
+    fn skips(&self, here: &Here<'_>, place: Place, behind: Duration) -> Option<Skip> {
+        if here.decodes_alone {
+            return None;
+        }
+        let FrameHeader { temporal, discardable, .. } = *here.header;
+        if temporal > place.temporal_max.min(self.temporal_max) {
+            let is_cut = self.cut.layers && temporal <= self.wish.temporal_max;
+            return Some(if is_cut { Skip::Layer } else { Skip::Slow });
+        }
+        if discardable && self.cut.discardable {
+            return Some(Skip::Discardable);
+        }
+        (discardable && behind > LATENESS_DISCARDABLE_MAX).then_some(Skip::Slow)
     }
 
     /// Moves past what is `here`.
     fn pass(&mut self, place: Place, here: &Here<'_>, sent: bool) {
-        let temporal_max = if here.decodes_alone {
-            self.wish.temporal_max
-        } else {
-            place.temporal_max.min(self.wish.temporal_max)
-        };
+        let temporal_max =
+            if here.decodes_alone { self.temporal_max } else { place.temporal_max.min(self.temporal_max) };
         let reached = if sent { here.arrived } else { place.reached };
         self.place = Some(Place { next: place.next + 1, temporal_max, reached, ..place });
-        self.frames_skipped += u64::from(!sent);
     }
 
     fn ask(&mut self, now: Timestamp, spatial: u8, since: Timestamp, slow: bool) {

@@ -81,4 +81,11 @@ impl Track {
         let top = wish.min(self.spatial_layers() - 1);
         (0..=top).rev().find(on_offer)
     }
+
+    /// The same, but not the highest of all layers on which frames come, unless there is no other.
+    pub fn choose_below_top(&self, wish: u8, now: Timestamp) -> Option<u8> {
+        let top = self.choose(u8::MAX, now)?;
+        let below = top.checked_sub(1).and_then(|below| self.choose(wish.min(below), now));
+        below.or_else(|| self.choose(wish, now))
+    }
 }

@@ -8,6 +8,7 @@ pub mod cursor;
 mod intake;
 pub mod keyframe;
 pub mod layer;
+pub mod patience;
 pub mod publication;
 pub mod voices;
 

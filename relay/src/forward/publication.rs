@@ -16,7 +16,7 @@ use parlor_transport::wire::control::{Speaker, StreamInfo, TrackKind, TrackWish}
 use parlor_transport::wire::frame::{Frame, FrameHeader};
 
 use super::cache::Taken;
-use super::cursor::{Cursor, Link, Step};
+use super::cursor::{Cursor, Cut, CutFrames, Link, Step};
 use super::intake::{Deed, Intake};
 use super::keyframe::KeyframeGate;
 use super::layer::Track;
@@ -417,6 +417,8 @@ pub struct Play {
     publication: Arc<Publication>,
     key: PlayKey,
     cursors: Vec<Cursor>,
+    /// When the player said last what it wants.
+    wished: Timestamp,
 }
 
 impl Play {
@@ -435,7 +437,7 @@ impl Play {
             media.players.insert(key, waker);
             media.wakers = None;
         }
-        Play { publication, key, cursors }
+        Play { publication, key, cursors, wished: now }
     }
 
     /// What is played.
@@ -445,9 +447,34 @@ impl Play {
 
     /// Changes what the player wants.
     pub fn set_wishes(&mut self, now: Timestamp, wishes: &[TrackWish]) {
+        self.wished = now;
         for (track, cursor) in (0u8..).zip(&mut self.cursors) {
             cursor.set_wish(now, wish_for(track, wishes));
         }
+    }
+
+    /// When the player said last that it wants video of this; `None` if it wants none.
+    pub fn video_wished(&self) -> Option<Timestamp> {
+        let is_wanted =
+            |(track, cursor): (u8, &Cursor)| self.kind(track) == TrackKind::Video && cursor.wish().wanted;
+        (0u8..).zip(&self.cursors).any(is_wanted).then_some(self.wished)
+    }
+
+    /// Leaves out this of its video from now on.
+    pub fn set_cut(&mut self, now: Timestamp, cut: Cut) {
+        for (track, cursor) in self.publication.info.tracks.iter().zip(&mut self.cursors) {
+            if track.kind == TrackKind::Video {
+                cursor.set_cut(now, cut);
+            }
+        }
+    }
+
+    /// Frames of `track` left out for the cut since this was asked last.
+    ///
+    /// # Panics
+    /// When there is no such track.
+    pub fn take_cut_frames(&mut self, track: u8) -> CutFrames {
+        self.cursors[usize::from(track)].take_cut_frames()
     }
 
     /// The player's decoder cannot go on without a keyframe of `track`; unknown tracks have none.
@@ -475,7 +502,7 @@ impl Play {
         let slot = &mut media.tracks[usize::from(track)];
         slot.evict(now);
         let step = cursor.next(now, slot, link, admits);
-        let publisher = cursor.take_need().and_then(|need| {
+        let publisher = cursor.take_need().filter(|_| link.is_heard).and_then(|need| {
             let due = KeyframeDue { track, spatial: need.spatial };
             media.request(&self.publication.limits, due, need.since)
         });

@@ -1,5 +1,6 @@
 //! Cursors on caches: what a player gets decodes, comes in time, and stays within the bounds.
 
+mod cuts;
 mod growing;
 mod layers;
 mod model;
@@ -25,7 +26,7 @@ use crate::limits::Limits;
 
 const ALIAS: StreamAlias = StreamAlias(7);
 const NONE: [u64; 0] = [];
-const FAST: Link = Link { rate: 10_000_000, rtt: Duration::from_millis(50) };
+const FAST: Link = Link { rate: 10_000_000, rtt: Duration::from_millis(50), is_heard: true };
 const SLOW: Link = Link { rate: 10_000, ..FAST };
 
 fn at(ms: u64) -> Timestamp {

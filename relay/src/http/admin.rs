@@ -10,20 +10,47 @@ use serde_json::{Value, json};
 use crate::limits::ADMIN_PAGE_MAX;
 use crate::lobby::Lobby;
 use crate::lobby::moderation::Ban;
+use crate::overload::Shed;
 use crate::room::index::RoomKey;
+use crate::server::OverloadFigures;
 
 /// Something to be done or told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Task {
-    Rooms { app: Option<AppId>, page: Page },
+    Rooms {
+        app: Option<AppId>,
+        page: Page,
+    },
     Room(RoomKey),
-    Users { room: RoomKey, page: Page },
-    Streams { room: RoomKey, page: Page },
+    Users {
+        room: RoomKey,
+        page: Page,
+    },
+    Streams {
+        room: RoomKey,
+        page: Page,
+    },
     CloseRoom(RoomKey),
-    Kick { app: AppId, room: Option<RoomId>, user: UserId },
-    RemoveStream { room: RoomKey, stream: StreamId },
-    ForbidPublish { room: RoomKey, user: UserId, ban: Ban },
-    AllowPublish { room: RoomKey, user: UserId },
+    Kick {
+        app: AppId,
+        room: Option<RoomId>,
+        user: UserId,
+    },
+    RemoveStream {
+        room: RoomKey,
+        stream: StreamId,
+    },
+    ForbidPublish {
+        room: RoomKey,
+        user: UserId,
+        ban: Ban,
+    },
+    AllowPublish {
+        room: RoomKey,
+        user: UserId,
+    },
+    /// Of the machine, not the lobby: to leave out this whatever is measured, or again what is measured, or nothing new.
+    Overload(Option<Option<Shed>>),
 }
 
 /// Which part of a list.
@@ -85,6 +112,14 @@ struct BanBody {
     until: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OverloadBody {
+    level: u8,
+    /// Only with level 4.
+    video_eighths: Option<u8>,
+}
+
 /// What is asked for; `path` begins behind `/admin`.
 ///
 /// # Errors
@@ -135,6 +170,11 @@ pub(super) fn parse(method: &str, path: &str, query: &str, body: &[u8]) -> Resul
                 }
             }
         }
+        ["overload"] => Task::Overload(match method {
+            "PUT" => Some(Some(shed(body)?)),
+            "DELETE" => Some(None),
+            _ => Method { allow: "GET, PUT, DELETE", ..get }.then(None)?,
+        }),
         _ => return Err(Answer::unknown()),
     })
 }
@@ -149,7 +189,7 @@ impl Method {
         Method { is_it: method == allow, allow }
     }
 
-    fn then(&self, task: Task) -> Result<Task, Answer> {
+    fn then<T>(&self, task: T) -> Result<T, Answer> {
         let text = format!("this path takes {}", self.allow);
         if self.is_it { Ok(task) } else { Err(Answer { status: 405, body: json!({ "error": text }) }) }
     }
@@ -165,6 +205,26 @@ fn ban(body: &[u8]) -> Result<Ban, Answer> {
         ))
     })?;
     Ok(body.until.map_or(Ban::Stay, |until| Ban::Until(UnixTime::from_secs(until.min(u64::MAX / 1_000_000)))))
+}
+
+fn shed(body: &[u8]) -> Result<Shed, Answer> {
+    let form = "it looks like {\"level\": 2}, or {\"level\": 4, \"video_eighths\": 3}; levels go from 0 to 4, eighths from 1 to 8";
+    let body: OverloadBody = serde_json::from_slice(body)
+        .map_err(|error| Answer::bad(format!("the body is not as it should be: {error}; {form}")))?;
+    let shed = match body.video_eighths {
+        None => Shed::from_level(body.level),
+        Some(eighths) => Shed::from_share(eighths).filter(|shed| shed.level() == body.level),
+    };
+    shed.ok_or_else(|| Answer::bad(format!("there is no such level; {form}")))
+}
+
+/// Whether the machine keeps up.
+pub(super) fn overload(figures: &OverloadFigures) -> Answer {
+    let OverloadFigures { shed, is_forced, lateness, is_full } = *figures;
+    Answer::ok(json!({
+        "level": shed.level(), "video_eighths": shed.share(), "forced": is_forced, "joins_refused": is_full,
+        "lateness_ms": lateness.as_secs_f64() * 1000.0,
+    }))
 }
 
 fn page(query: &str) -> Result<Page, Answer> {
@@ -285,6 +345,7 @@ fn try_execute(now: Timestamp, date: UnixTime, lobby: &mut Lobby, task: Task) ->
             lobby.forbid_publish(now, date, &room, &user, ban)?;
             Answer::ok(json!({}))
         }
+        Task::Overload(_) => return Err(Answer::unknown()),
         Task::AllowPublish { room, user } => {
             Answer::ok(json!({ "lifted": lobby.allow_publish(&room, &user) }))
         }
@@ -341,6 +402,15 @@ mod tests {
             ("PUT", "/apps/dev/rooms/r/users/ann/publish-ban", "", "{\"until\": -1}", 400),
             ("PUT", "/apps/dev/rooms/r/users/ann/publish-ban", "", "{\"for\": 1}", 400),
             ("PUT", "/apps/dev/rooms/r/users/ann/publish-ban", "", "[[[[", 400),
+            ("GET", "/overload", "", "", 200),
+            ("PUT", "/overload", "", "{\"level\": 2}", 200),
+            ("PUT", "/overload", "", "{\"level\": 4, \"video_eighths\": 3}", 200),
+            ("PUT", "/overload", "", "{\"level\": 5}", 400),
+            ("PUT", "/overload", "", "{\"level\": 3, \"video_eighths\": 3}", 400),
+            ("PUT", "/overload", "", "{\"level\": 4, \"video_eighths\": 0}", 400),
+            ("PUT", "/overload", "", "", 400),
+            ("DELETE", "/overload", "", "", 200),
+            ("POST", "/overload", "", "", 405),
             ("GET", "", "", "", 404),
             ("GET", "/", "", "", 404),
             ("GET", "/apps/dev/rooms/r/users/ann/x/y", "", "", 404),

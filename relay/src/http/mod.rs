@@ -172,7 +172,15 @@ async fn administer(
             if head.method != Method::GET {
                 tracing::info!(method = %head.method, path, "administering");
             }
-            hub.operate(|now, date, lobby| admin::execute(now, date, lobby, task))
+            match task {
+                admin::Task::Overload(set) => {
+                    if let Some(forced) = set {
+                        hub.force_overload(forced);
+                    }
+                    admin::overload(&hub.overload())
+                }
+                task => hub.operate(|now, date, lobby| admin::execute(now, date, lobby, task)),
+            }
         }
         Err(answer) => answer,
     };
@@ -214,6 +222,7 @@ fn figures(hub: &Hub) -> Figures {
         symbols_expired: outs.iter().map(|out| out.sent.expired).sum(),
         webhooks: hub.outbox().counters(),
         is_draining: hub.readiness() == Readiness::Draining,
+        overload: hub.overload(),
     }
 }
 

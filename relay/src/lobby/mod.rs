@@ -60,6 +60,8 @@ pub struct Lobby {
     bans: moderation::Bans,
     /// The relay ends soon.
     is_draining: bool,
+    /// The machine is too slow for anybody else.
+    is_full: bool,
     /// Somebody wants to be told what happens.
     is_reporting: bool,
     tally: Tally,
@@ -122,6 +124,7 @@ impl Lobby {
             resume_key,
             bans: moderation::Bans::default(),
             is_draining: false,
+            is_full: false,
             is_reporting: false,
             tally: Tally::default(),
             outputs: VecDeque::new(),
@@ -140,6 +143,11 @@ impl Lobby {
         self.index.set_limits(limits);
         self.clients.values_mut().for_each(|client| client.set_limits(now, limits));
         self.rooms.values().for_each(|live| live.voices.set_limits(limits));
+    }
+
+    /// Whether the machine is too slow for anybody else: then nobody joins. Who is here stays and may come back.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
     }
 
     /// A connection came.
@@ -321,6 +329,9 @@ impl Lobby {
         }
         if self.is_draining {
             return self.refuse(session, request, Refusal::from(Code::RelayShutdown));
+        }
+        if self.is_full {
+            return self.refuse(session, request, Refusal::from(Code::RelayOverloaded));
         }
         let key = RoomKey { app, room };
         let Some(grants) = self.admit(now, date, session, request, token.as_ref(), &key, &user) else {

@@ -283,6 +283,26 @@ fn every_limit_is_a_refusal_that_names_it() {
 }
 
 #[test]
+fn a_full_machine_takes_nobody_and_who_is_here_may_come_back() {
+    let mut lobby = lobby();
+    let u1 = enter(&mut lobby, "u1");
+    lobby.set_full(true);
+    let u2 = lobby.connect(NOW).unwrap().0;
+    tell(&mut lobby, u2, hello());
+    assert_eq!(tell(&mut lobby, u2, join("r", "u2")), ["2: Refused 1 RelayOverloaded"]);
+    lobby.lose(NOW, SessionId(u1), Departure::HeartbeatTimeout);
+    let back = lobby.connect(NOW).unwrap().0;
+    tell(&mut lobby, back, hello());
+    let secret = resume_key().secret_of(SessionId(u1));
+    let resume = Resume { request: 5, session: SessionId(u1), secret, attempt: new_login(), known: None };
+    let told = tell(&mut lobby, back, ClientMessage::Resume(resume));
+    assert!(told[0].starts_with("1: Resumed"), "{told:?}");
+    lobby.set_full(false);
+    assert_eq!(tell(&mut lobby, u2, join("r", "u2"))[0], "2: Joined 2");
+    assert_eq!(lobby.tally().refused[&Code::RelayOverloaded], 1);
+}
+
+#[test]
 fn a_flood_of_requests_ends_the_connection_and_a_steady_stream_does_not() {
     let mut lobby = lobby();
     let u1 = enter(&mut lobby, "u1");

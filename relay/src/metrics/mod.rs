@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use crate::lobby::{Survey, Tally};
-use crate::server::Counters;
+use crate::server::{Counters, OverloadFigures};
 use crate::webhook::WebhookCounters;
 use latency::Histogram;
 
@@ -32,6 +32,8 @@ pub struct Figures {
     pub webhooks: WebhookCounters,
     /// Whether the relay is about to end.
     pub is_draining: bool,
+    /// Whether the machine keeps up.
+    pub overload: OverloadFigures,
 }
 
 impl Figures {
@@ -55,6 +57,21 @@ impl Figures {
             ("handshakes", "Handshakes under way.", self.counters.gate.handshakes),
             ("webhooks_waiting", "Events that wait for the app's server.", self.webhooks.waiting),
             ("draining", "1 while the relay waits for its users to go.", usize::from(self.is_draining)),
+            (
+                "overload_level",
+                "What is left out: 0 nothing, 1 parity, 2 highest layers, 3 discardable frames, 4 video.",
+                self.overload.shed.level().into(),
+            ),
+            (
+                "overload_video_eighths",
+                "Of so many eighths of a player's streams the video is left out.",
+                self.overload.shed.share().into(),
+            ),
+            (
+                "overload_joins_refused",
+                "1 while nobody may join because of overload.",
+                usize::from(self.overload.is_full),
+            ),
         ] {
             page.metric(name, "gauge", help);
             page.sample(name, "", value);
@@ -88,9 +105,14 @@ impl Figures {
             ("not_among_loudest", counters.frames_unheard),
             ("skipped_for_player", counters.frames_skipped),
             ("gone_before_sent", counters.frames_gone),
+            ("overload_layer", counters.frames_cut.layers),
+            ("overload_discardable", counters.frames_cut.discardable),
+            ("overload_video", counters.frames_cut.video),
         ] {
             page.sample("frames_dropped_total", &format!("{{reason=\"{reason}\"}}"), value);
         }
+        page.metric("wakeup_lateness_seconds", "gauge", "How late tasks are woken, in the mean of 250 ms.");
+        page.sample("wakeup_lateness_seconds", "", self.overload.lateness.as_secs_f64());
         page.metric("symbols_expired", "gauge", "Symbols too old to be sent, of the connections there are.");
         page.sample("symbols_expired", "", self.symbols_expired);
         page.metric("refused_total", "counter", "Requests and connections refused, by code.");
@@ -160,6 +182,7 @@ mod tests {
     use parlor_transport::error::Code;
 
     use super::*;
+    use crate::overload::Shed;
 
     #[test]
     fn every_sample_has_its_type_and_a_number() {
@@ -170,6 +193,11 @@ mod tests {
             tally: Tally { joins: 5, refused: [(Code::RoomFull, 2)].into() },
             counters: Counters { frames_unheard: 4, ..Counters::default() },
             latencies: [("join", join)].into(),
+            overload: OverloadFigures {
+                shed: Shed::ALL,
+                lateness: Duration::from_millis(12),
+                ..OverloadFigures::default()
+            },
             rtts: (1..=100).rev().map(Duration::from_millis).collect(),
             ..Figures::default()
         }
@@ -185,6 +213,9 @@ mod tests {
             "parlor_queue_age_seconds_count 0",
             "parlor_frames_dropped_total{reason=\"skipped_for_player\"} 0",
             "parlor_frames_dropped_total{reason=\"not_among_loudest\"} 4",
+            "parlor_overload_level 4",
+            "parlor_overload_video_eighths 8",
+            "parlor_wakeup_lateness_seconds 0.012",
             "parlor_request_seconds_bucket{operation=\"join\",le=\"0.00001\"} 0",
             "parlor_request_seconds_bucket{operation=\"join\",le=\"0.000025\"} 1",
             "parlor_request_seconds_bucket{operation=\"join\",le=\"+Inf\"} 1",

@@ -1,9 +1,9 @@
 //! The lobby behind its lock, and the way from its notices to the connections.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use parlor_transport::address::RelayAddress;
@@ -12,21 +12,23 @@ use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::Session;
 use parlor_transport::units::{Timestamp, UnixTime};
-use parlor_transport::wire::control::{AppMessage, ClientMessage, Departure};
+use parlor_transport::wire::control::{self, AppMessage, ClientMessage, Departure, RelayMessage};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::reload::{Reloading, Settings};
 use crate::auth::App;
 use crate::connection::messages::Messages;
+use crate::forward::cursor::CutFrames;
 use crate::forward::voices::Voices;
 use crate::gate::{Gate, GateCounts};
 use crate::http::webhooks::Outbox;
-use crate::limits::NOTICES_MAX;
+use crate::limits::{NOTICES_MAX, OVERLOAD_TOLD_PER_BEAT};
 use crate::lobby::outbox::Put;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
 use crate::metrics::latency::{self, Histogram};
+use crate::overload::{Overload, Shed};
 use crate::room::View;
 use crate::room::index::RoomKey;
 use crate::server::signals::{Signals, Told};
@@ -42,6 +44,11 @@ pub(crate) struct Hub {
     readiness: AtomicU8,
     outbox: Arc<Outbox>,
     gate: Mutex<Gate>,
+    overload: Mutex<Overload>,
+    /// What is left out, for every frame to ask.
+    shed: AtomicU8,
+    /// Nobody else can be served.
+    is_full: AtomicBool,
     settings: watch::Sender<Arc<Settings>>,
     reloading: Reloading,
 }
@@ -83,6 +90,9 @@ struct State {
     resumed: BTreeMap<SessionId, SessionId>,
     /// Tells the members of rooms that there are new events.
     signals: Signals,
+    /// The level of overload, and from which session on clients have not been told.
+    level: u8,
+    untold: Option<SessionId>,
 }
 
 struct Route {
@@ -91,6 +101,24 @@ struct Route {
     session: Session,
     /// The session that the connection began with: its name here.
     connection: SessionId,
+    /// The client is in a room.
+    is_in: bool,
+    /// The level of overload that it was told.
+    level: u8,
+}
+
+impl Route {
+    /// Tells the client the level of overload, if it is in a room and was told another. One whose box is full is told the
+    /// next one.
+    fn tell(&mut self, level: u8) {
+        if !self.is_in || self.level == level {
+            return;
+        }
+        let message = RelayMessage::Overload(control::Overload { level });
+        if self.mail.try_send(Mail::Notice(Notice::Send(message))).is_ok() {
+            self.level = level;
+        }
+    }
 }
 
 /// What a connection gets when it comes.
@@ -126,11 +154,43 @@ pub(crate) struct Counts {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) frames_skipped: AtomicU64,
+    pub(crate) frames_cut: CutCounts,
     pub(crate) frames_gone: AtomicU64,
     pub(crate) frames_over_limit: AtomicU64,
     pub(crate) frames_unheard: AtomicU64,
     pub(crate) messages_sent: AtomicU64,
     pub(crate) messages_dropped: AtomicU64,
+}
+
+/// As [`CutFrames`].
+#[derive(Default)]
+pub(crate) struct CutCounts {
+    layers: AtomicU64,
+    discardable: AtomicU64,
+    video: AtomicU64,
+}
+
+impl CutCounts {
+    pub(crate) fn add(&self, cut: CutFrames) {
+        let CutFrames { layers, discardable, video } = cut;
+        for (count, more) in [(&self.layers, layers), (&self.discardable, discardable), (&self.video, video)]
+        {
+            count.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the machine keeps up, and what is left out.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct OverloadFigures {
+    /// What is left out.
+    pub shed: Shed,
+    /// Because an operator said so.
+    pub is_forced: bool,
+    /// How late tasks are woken.
+    pub lateness: Duration,
+    /// Whether nobody may join.
+    pub is_full: bool,
 }
 
 /// What happened since the relay started.
@@ -150,6 +210,8 @@ pub struct Counters {
     pub bytes_received: u64,
     /// Frames left out for a player that was too slow for them or did not want them.
     pub frames_skipped: u64,
+    /// Frames left out for a player because the machine was too slow.
+    pub frames_cut: CutFrames,
     /// Frames that a player was to get and that were gone before their turn came.
     pub frames_gone: u64,
     /// Frames from publishers that were over their limit, and dropped.
@@ -165,7 +227,13 @@ pub struct Counters {
 }
 
 impl Hub {
-    pub(crate) fn new(clock: Clock, calendar: Calendar, lobby: Lobby, settings: Settings) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        calendar: Calendar,
+        lobby: Lobby,
+        settings: Settings,
+        overload: Overload,
+    ) -> Self {
         let outbox = Arc::<Outbox>::default();
         let now = clock.now();
         let state = State {
@@ -178,8 +246,10 @@ impl Hub {
             routes: BTreeMap::new(),
             resumed: BTreeMap::new(),
             signals: Signals::default(),
+            level: 0,
+            untold: None,
         };
-        Hub {
+        let hub = Hub {
             clock,
             calendar,
             sooner: Notify::new(),
@@ -188,8 +258,70 @@ impl Hub {
             readiness: AtomicU8::new(0),
             outbox,
             gate: Mutex::new(Gate::new(now, settings.limits.clone())),
+            overload: Mutex::new(overload),
+            shed: AtomicU8::new(Shed::NONE.to_bits()),
+            is_full: AtomicBool::new(false),
             settings: watch::Sender::new(Arc::new(settings)),
             reloading: Reloading::default(),
+        };
+        hub.look_at_overload();
+        hub
+    }
+
+    /// What is left out because the machine is too slow.
+    pub(crate) fn shed(&self) -> Shed {
+        Shed::from_bits(self.shed.load(Ordering::Relaxed))
+    }
+
+    /// A task that asked to be woken was woken so late.
+    pub(crate) fn note_lateness(&self, now: Timestamp, late: Duration) {
+        lock(&self.overload).sample(now, late);
+        self.look_at_overload();
+        lock(&self.state).tell_overload();
+    }
+
+    pub(crate) fn force_overload(&self, forced: Option<Shed>) {
+        lock(&self.overload).force(self.clock.now(), forced);
+        tracing::info!(level = ?forced.map(Shed::level), "the level of overload is set by an operator");
+        self.look_at_overload();
+    }
+
+    pub(crate) fn overload(&self) -> OverloadFigures {
+        let overload = lock(&self.overload);
+        OverloadFigures {
+            shed: overload.shed(),
+            is_forced: overload.forced().is_some(),
+            lateness: overload.lateness(),
+            is_full: overload.is_full(),
+        }
+    }
+
+    /// Makes known what is left out now.
+    fn look_at_overload(&self) {
+        let OverloadFigures { shed, lateness, is_full, is_forced } = self.overload();
+        let before = Shed::from_bits(self.shed.swap(shed.to_bits(), Ordering::Relaxed));
+        let (level, video_eighths) = (shed.level(), shed.share());
+        if shed > before {
+            tracing::warn!(
+                level,
+                video_eighths,
+                ?lateness,
+                is_forced,
+                "the machine is too slow: more is left out"
+            );
+        } else if shed < before {
+            tracing::info!(level, video_eighths, ?lateness, is_forced, "less is left out");
+        }
+        if level != before.level() {
+            let mut state = lock(&self.state);
+            (state.level, state.untold) = (level, Some(SessionId(0)));
+        }
+        if is_full != self.is_full.swap(is_full, Ordering::Relaxed) {
+            match is_full {
+                true => tracing::warn!("the machine is too slow for those who are here: nobody may join"),
+                false => tracing::info!("joins are taken again"),
+            }
+            self.operate(|_, _, lobby| lobby.set_full(is_full));
         }
     }
 
@@ -250,9 +382,15 @@ impl Hub {
         let id = state.lobby.connect(self.clock.now())?;
         let (mail, inbox) = mpsc::channel(NOTICES_MAX);
         let messages = Arc::<Messages>::default();
-        state
-            .routes
-            .insert(id, Route { mail: mail.clone(), messages: messages.clone(), session, connection: id });
+        let route = Route {
+            mail: mail.clone(),
+            messages: messages.clone(),
+            session,
+            connection: id,
+            is_in: false,
+            level: 0,
+        };
+        state.routes.insert(id, route);
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Connected { id, mail, inbox, messages })
     }
@@ -409,6 +547,11 @@ impl Hub {
             messages_dropped: get(&self.counts.messages_dropped),
             bytes_received: get(&self.counts.bytes_received),
             frames_skipped: get(&self.counts.frames_skipped),
+            frames_cut: CutFrames {
+                layers: get(&self.counts.frames_cut.layers),
+                discardable: get(&self.counts.frames_cut.discardable),
+                video: get(&self.counts.frames_cut.video),
+            },
             frames_gone: get(&self.counts.frames_gone),
             frames_over_limit: get(&self.counts.frames_over_limit),
             frames_unheard: get(&self.counts.frames_unheard),
@@ -472,6 +615,11 @@ impl State {
                     self.outbox.push(self.calendar.date(&self.clock), happening);
                 }
                 Output::Notice(id, notice) => {
+                    let is_in = match &notice {
+                        Notice::Entered { .. } => Some(true),
+                        Notice::Left => Some(false),
+                        _ => None,
+                    };
                     let mail = match notice {
                         Notice::Entered { room, view, from, voices } => {
                             let changed = self.signals.subscribe(&lock(&room), view);
@@ -479,13 +627,28 @@ impl State {
                         }
                         notice => Mail::Notice(notice),
                     };
-                    let Some(route) = self.routes.get(&id) else { continue };
+                    let Some(route) = self.routes.get_mut(&id) else { continue };
                     if let Err(TrySendError::Full(_)) = route.mail.try_send(mail) {
                         self.give_up(id);
+                        continue;
+                    }
+                    route.is_in = is_in.unwrap_or(route.is_in);
+                    if is_in.is_some() {
+                        route.tell(self.level);
                     }
                 }
             }
         }
+    }
+
+    /// Tells some more clients the level of overload. To wake them all at once would add to it.
+    fn tell_overload(&mut self) {
+        let Some(from) = self.untold else { return };
+        let mut routes = self.routes.range_mut(from..);
+        for (_, route) in routes.by_ref().take(OVERLOAD_TOLD_PER_BEAT) {
+            route.tell(self.level);
+        }
+        self.untold = routes.next().map(|(id, _)| *id);
     }
 
     /// Puts an app message into somebody's outbox.

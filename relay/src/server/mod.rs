@@ -3,6 +3,7 @@
 mod door;
 mod hub;
 pub mod process;
+mod pulse;
 mod reload;
 mod signals;
 
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 use parlor_transport::address::RelayAddress;
 use parlor_transport::clock::Clock;
 use parlor_transport::error::{Code, Refusal};
+use parlor_transport::hop::SendStats;
 use parlor_transport::id::{AppId, RoomId, UserId};
 use parlor_transport::quic::{self, Binding, Endpoint, Fingerprint, Identity, IdentityError};
 use parlor_transport::wire::control::{Extras, StreamInfo, UserInfo};
@@ -28,10 +30,11 @@ use crate::config::{Config, ConfigError, Tls};
 use crate::http::{HttpError, Listener, webhooks};
 use crate::limits::{CERTIFICATE_POLL_INTERVAL, SHUTDOWN_MAX};
 use crate::lobby::{Lobby, Survey};
+use crate::overload::{Overload, Shed};
 use crate::room::index::{MemoryIndex, RoomKey};
-pub use hub::Counters;
 use hub::{Calendar, system_date};
 pub(crate) use hub::{Connected, Hub, Mail, Readiness};
+pub use hub::{Counters, OverloadFigures};
 use reload::Settings;
 pub use reload::{ReloadError, Reloaded};
 pub(crate) use signals::Told;
@@ -144,6 +147,7 @@ impl Relay {
         let resume_key = ResumeKey::generate()
             .ok_or_else(|| io::Error::other("the operating system gives no random numbers"))?;
         let index = MemoryIndex::new(config.limits.clone(), epoch_first);
+        let overload = Overload::new(clock.now(), config.overload);
         let lobby = Lobby::new(config.apps.clone(), config.limits.clone(), Box::new(index), resume_key);
         Ok(Relay {
             local: endpoint.local_addr()?,
@@ -152,7 +156,7 @@ impl Relay {
             http: None,
             webhooks: None,
             config,
-            hub: Arc::new(Hub::new(clock, calendar, lobby, settings)),
+            hub: Arc::new(Hub::new(clock, calendar, lobby, settings, overload)),
             endpoint,
         })
     }
@@ -214,6 +218,7 @@ impl Relay {
         hub.set_readiness(Readiness::Serving);
         // Ends with this function.
         let mut beside = JoinSet::new();
+        beside.spawn(pulse::beat(hub.clone()));
         if let Some(listener) = http {
             beside.spawn(listener.serve(hub.clone()));
         }
@@ -394,6 +399,22 @@ impl RelayHandle {
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         self.hub.counters()
+    }
+
+    /// Leaves out this from now on as if the machine were too slow, whatever is measured; with `None` what is measured
+    /// counts again. For drills, and to leave out nothing at all.
+    pub fn force_overload(&self, shed: Option<Shed>) {
+        self.hub.force_overload(shed);
+    }
+
+    /// Whether the machine keeps up, and what is left out.
+    pub fn overload(&self) -> OverloadFigures {
+        self.hub.overload()
+    }
+
+    /// What left on the connections that there are now, by kind.
+    pub fn sent(&self) -> Vec<SendStats> {
+        self.hub.sessions().iter().map(|session| session.out_stats().sent).collect()
     }
 
     /// The relay's clock.

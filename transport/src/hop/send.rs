@@ -105,6 +105,8 @@ pub struct HopSender {
     riders: VecDeque<(u64, Record)>,
     allowance: Allowance,
     repaired_at: Timestamp,
+    /// Parity is sent before it is asked for.
+    parity: bool,
     stats: SendStats,
 }
 
@@ -123,6 +125,7 @@ impl Default for HopSender {
             riders: VecDeque::new(),
             allowance: Allowance::default(),
             repaired_at: Timestamp::ZERO,
+            parity: true,
             stats: SendStats::default(),
         }
     }
@@ -132,6 +135,12 @@ impl HopSender {
     /// A sender without parts of repair.
     pub fn without(ablation: Ablation) -> Self {
         HopSender { ablation, ..HopSender::default() }
+    }
+
+    /// Whether parity follows frames handed in from now on. Without it losses are repaired when they are reported; what
+    /// sound carries of the sound before it stays.
+    pub fn set_parity(&mut self, parity: bool) {
+        self.parity = parity;
     }
 
     /// Whether a frame handed in now would leave soon. One frame always may, whatever its size.
@@ -200,7 +209,7 @@ impl HopSender {
         for index in (0..shape.symbols()).filter(|&index| before.get(index).is_none_or(Option::is_none)) {
             self.enqueue(now, class, entry(Waiting::Source { index }, bytes));
         }
-        if !delivery.is_repaired() || self.ablation == Ablation::PlainNack {
+        if !self.parity || !delivery.is_repaired() || self.ablation == Ablation::PlainNack {
             return Ok(());
         }
         let Some(state) = self.lanes.get_mut(&key) else { return Ok(()) };
@@ -341,6 +350,11 @@ impl HopSender {
     /// For how long the oldest frame has waited that has not left entirely, repair aside.
     pub fn queue_age(&self, now: Timestamp) -> Duration {
         self.queues.oldest().map(|since| now.saturating_since(since)).unwrap_or_default()
+    }
+
+    /// For how long packets have gone out and no report has come.
+    pub fn silence(&self, now: Timestamp) -> Duration {
+        self.estimator.silence(now)
     }
 
     /// What left so far.

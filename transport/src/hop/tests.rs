@@ -33,6 +33,7 @@ struct Scene {
     size: usize,
     interval: Duration,
     urgent: bool,
+    parity: bool,
 }
 
 impl Default for Scene {
@@ -49,6 +50,7 @@ impl Default for Scene {
             size: 4032,
             interval: Duration::from_micros(33_333),
             urgent: false,
+            parity: true,
         }
     }
 }
@@ -93,6 +95,7 @@ fn frame(number: u64, scene: &Scene) -> CodedFrame {
 fn play(scene: &Scene) -> Result {
     let mut rng = rand::rngs::Xoshiro256PlusPlus::seed_from_u64(scene.seed);
     let (mut sender, mut receiver) = (HopSender::default(), HopReceiver::default());
+    sender.set_parity(scene.parity);
     receiver.open_lane(1, scene.delivery);
     receiver.set_rtt(scene.rtt);
     let mut now = Timestamp::from_micros(1_000_000);
@@ -221,6 +224,20 @@ fn datagrams_without_repair_lose_frames_and_add_nothing() {
     show("5 % datagram", &result);
     assert!((1300..1600).contains(&result.delays.len()), "{}", result.delays.len());
     assert_eq!((result.stats.parity, result.stats.repair), (0, 0));
+}
+
+#[test]
+fn without_parity_losses_are_repaired_when_they_are_reported() {
+    let scene = Scene { loss: 0.05, loss_back: 0.05, ..Scene::default() };
+    let (with, without) = (play(&scene), play(&Scene { parity: false, ..scene }));
+    show("5 % without parity", &without);
+    assert!(with.stats.parity > 0 && without.stats.parity == 0);
+    assert_eq!(without.delays.len(), 1800, "every frame comes all the same");
+    // Voice carries what was said before in packets that leave anyway.
+    let voice =
+        Scene { loss: 0.2, loss_back: 0.2, size: 80, urgent: true, interval: STEP * 200, ..Scene::default() };
+    let (with, without) = (play(&voice), play(&Scene { parity: false, ..voice }));
+    assert_eq!((with.delays, with.stats), (without.delays, without.stats));
 }
 
 #[test]

@@ -124,6 +124,7 @@ pub struct MediaSender {
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Left> + Send>>>,
     bytes: usize,
     bytes_urgent: usize,
+    delivered: u64,
     given_up: u64,
 }
 
@@ -141,6 +142,7 @@ impl MediaSender {
             under_way: FuturesUnordered::new(),
             bytes: 0,
             bytes_urgent: 0,
+            delivered: 0,
             given_up: 0,
         }
     }
@@ -210,7 +212,8 @@ impl MediaSender {
             Some(left) = self.under_way.next(), if !self.under_way.is_empty() => {
                 let bytes = if left.urgent { &mut self.bytes_urgent } else { &mut self.bytes };
                 *bytes -= left.bytes;
-                self.given_up += u64::from(!left.delivered);
+                let counter = if left.delivered { &mut self.delivered } else { &mut self.given_up };
+                *counter += 1;
             }
             () = self.session.out.reported.notified() => self.flush(),
             () = self.timer.expired() => self.flush(),
@@ -222,9 +225,21 @@ impl MediaSender {
         self.session.out.hop().forget_lane(lane);
     }
 
-    /// Frames on QUIC streams that were not delivered in time.
-    pub fn given_up(&self) -> u64 {
-        self.given_up
+    /// Whether parity follows frames before losses are reported: [`HopSender::set_parity`].
+    pub fn set_parity(&mut self, parity: bool) {
+        self.session.out.hop().set_parity(parity);
+    }
+
+    /// What the peer has taken so far.
+    pub fn reception(&self) -> Reception {
+        let hop = self.session.out.hop();
+        let silence = hop.silence(self.session.clock.now());
+        Reception {
+            packets: hop.stats().packets,
+            silence,
+            delivered: self.delivered,
+            given_up: self.given_up,
+        }
     }
 
     fn send_on_stream(&mut self, hop: HopHeader, urgent: bool, frame: Frame) {
@@ -240,6 +255,19 @@ impl MediaSender {
             Left { bytes, urgent, delivered }
         }));
     }
+}
+
+/// What a peer has taken of what it was sent.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Reception {
+    /// Packets of media that left.
+    pub packets: u64,
+    /// For how long some have gone out and no report has come.
+    pub silence: Duration,
+    /// Frames on QUIC streams that it has.
+    pub delivered: u64,
+    /// Frames on QUIC streams that it has not, in time.
+    pub given_up: u64,
 }
 
 /// How the hop's sending side does.

@@ -14,7 +14,7 @@ pub use endpoint::{
     BindError, Binding, ConnectError, Endpoint, Incoming, Options, QUIC_STREAMS_FIRST, QlogError,
 };
 pub use inbound::{Arrival, Inbound};
-pub use media::{MediaSender, OutStats, Outgoing};
+pub use media::{MediaSender, OutStats, Outgoing, Reception};
 pub use resumption::{Connected, Early};
 #[cfg(feature = "sim")]
 pub use session::RawStream;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use parlor_transport::wire::control::TrackWish;
 use proptest::prelude::*;
 
+use super::super::cursor::Cut;
 use super::*;
 use crate::limits::OLD_GROUP_AGE_MAX;
 
@@ -14,6 +15,7 @@ enum Act {
     Pass { ms: u64 },
     Poll { budget: usize, rate: u64 },
     Wish { wanted: bool, spatial_max: u8, temporal_max: u8 },
+    Cut(Cut),
     Stuck,
 }
 
@@ -33,6 +35,8 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (0..20_000usize, 0..500_000u64).prop_map(|(budget, rate)| Act::Poll { budget, rate }),
         1 => (prop::bool::weighted(0.8), 0..3u8, 0..4u8)
             .prop_map(|(wanted, spatial_max, temporal_max)| Act::Wish { wanted, spatial_max, temporal_max }),
+        1 => any::<(bool, bool, bool)>()
+            .prop_map(|(layers, discardable, video)| Act::Cut(Cut { layers, discardable, video })),
         1 => Just(Act::Stuck),
     ]
 }
@@ -79,7 +83,7 @@ proptest! {
         let publication = publication(vec![track(TrackKind::Video, 2, 3)]);
         let mut play = Play::new(at(0), publication.clone(), (SessionId(1), 1), &[], Waker::noop().clone());
         let (mut now, mut missed, mut wish) = (at(0), 0, TrackWish::all(0));
-        let (mut decoder, mut sent) = (Decoder::default(), 0);
+        let (mut decoder, mut sent, mut cut) = (Decoder::default(), 0, Cut::default());
         for act in acts {
             match act {
                 Act::Push { spatial, temporal, keyframe, discardable, size, delivered } => {
@@ -97,16 +101,18 @@ proptest! {
                 Act::Pass { ms } => now += Duration::from_millis(ms),
                 Act::Poll { budget, rate } => {
                     let mut left = budget;
-                    let link = Link { rate, rtt: Duration::from_millis(40) };
+                    let link = Link { rate, rtt: Duration::from_millis(40), is_heard: true };
                     let admits = |left: &mut usize, size| {
                         let fits = size <= *left;
                         if fits { *left -= size }
                         fits
                     };
                     while let Step::Send(frame) = play.next(now, 0, link, |size| admits(&mut left, size)) {
-                        prop_assert!(wish.wanted);
+                        prop_assert!(wish.wanted && !cut.video);
                         let header = frame.header();
-                        prop_assert!(header.keyframe || header.temporal <= wish.temporal_max);
+                        let temporal_max = if cut.layers { wish.temporal_max.min(1) } else { wish.temporal_max };
+                        prop_assert!(header.keyframe || header.temporal <= temporal_max);
+                        prop_assert!(!(cut.discardable && header.discardable));
                         decoder.take(header);
                         sent += 1;
                     }
@@ -116,12 +122,17 @@ proptest! {
                     wish = TrackWish { track: 0, wanted, spatial_max, temporal_max };
                     play.set_wishes(now, &[wish]);
                 }
+                Act::Cut(now_cut) => {
+                    cut = now_cut;
+                    play.set_cut(now, cut);
+                }
                 Act::Stuck => play.decoder_stuck(now, 0, FAST),
             }
             prop_assert!(publication.cached_bytes() <= 2 * limits.cache_bytes_max);
         }
         // Whatever the state: with keyframes and room, it goes on.
         play.set_wishes(now, &[]);
+        play.set_cut(now, Cut::default());
         for spatial in [0, 1] {
             now += OLD_GROUP_AGE_MAX;
             let header = FrameHeader { spatial, ..header(decoder.made[usize::from(spatial)].len() as u64, true) };

@@ -2,7 +2,7 @@
 
 use super::extra::*;
 use super::message::*;
-use super::operate::{ADDRESS_MAX, ActiveSpeaker, FramesRefused, GoAway, Moderate};
+use super::operate::{ADDRESS_MAX, ActiveSpeaker, FramesRefused, GoAway, Moderate, Overload};
 use super::room::*;
 use crate::token::Token;
 use crate::wire::WireError;
@@ -155,7 +155,7 @@ nothing_to_check! {
     Moderate
     Leave Unpublish StopPlay RequestKeyframe ProbeClock
     Welcome Joined Done Published PlayWaiting PlayEnded Refused KeyframeWanted ClockReply Closing
-    TokenExpiring Resume FramesRefused ActiveSpeaker
+    TokenExpiring Resume FramesRefused ActiveSpeaker Overload
     RoomCount UserJoined UserLeft StreamRemoved EventStamp
     SetTrackState TrackStateChanged
 }

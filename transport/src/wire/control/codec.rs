@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::check::{Check, at_most};
 use super::extra::*;
 use super::message::*;
-use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate};
+use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate, Overload};
 use super::room::*;
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
@@ -179,6 +179,7 @@ messages!(RelayMessage {
     GoAway(GoAway) = 0x30,
     FramesRefused(FramesRefused) = 0x32,
     ActiveSpeaker(ActiveSpeaker) = 0x38,
+    Overload(Overload) = 0x3a,
 });
 
 const COUNT: u64 = 0x36;

@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use super::extra::*;
-use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate};
+use super::operate::{ActiveSpeaker, FramesRefused, GoAway, Moderate, Overload};
 use crate::error::{Code, Refusal};
 use crate::id::{AppId, LoginId, RoomId, SessionId, StreamAlias, StreamId, UserId, UserName};
 use crate::token::Token;
@@ -215,6 +215,8 @@ pub enum RelayMessage {
     FramesRefused(FramesRefused),
     /// Another voice leads in the room, or none.
     ActiveSpeaker(ActiveSpeaker),
+    /// The relay's machine is too slow, or is not any more.
+    Overload(Overload),
 }
 
 /// Either way, on an app-message stream.

@@ -1,5 +1,5 @@
-//! Messages of those who run a room or a relay: moderators, a relay that is about to end, one that drops frames, and one
-//! that says who speaks.
+//! Messages of those who run a room or a relay: moderators, a relay that is about to end, one that drops frames, one that
+//! says who speaks, and one that is too slow.
 
 use bincode::{Decode, Encode};
 
@@ -70,4 +70,12 @@ pub struct Speaker {
     pub stream: StreamId,
     /// Who publishes it.
     pub user: UserId,
+}
+
+/// See [`RelayMessage::Overload`](super::RelayMessage::Overload).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Overload {
+    /// What the relay leaves out from now on: 0 nothing, 1 parity, 2 the highest layers as well, 3 discardable frames as
+    /// well, 4 video of the streams that were wanted least recently as well. Others are those of newer relays.
+    pub level: u8,
 }
