@@ -35,6 +35,7 @@ pub(super) struct World {
     pub(super) seats: Vec<Seat>,
     /// What a moderator asked for, until it is answered.
     asked: Vec<(Asked, Slot)>,
+    removals: Vec<(Removal, Slot)>,
     publications: u32,
     devices: u32,
     addresses: u8,
@@ -72,6 +73,13 @@ struct Asked {
     device: Option<u32>,
 }
 
+/// A stream that a moderator was asked to end.
+struct Removal {
+    who: usize,
+    device: u32,
+    publication: u32,
+}
+
 /// Runs a scenario.
 pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
     let mut world = World::new(sim, scenario).await;
@@ -104,12 +112,16 @@ pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
     world.outcome(scenario)
 }
 
+fn refusal(error: parlor_client::ModerateError) -> Refusal {
+    Refusal::new(error.code(), error.to_string())
+}
+
 impl World {
     async fn new(sim: &Sim, scenario: &Scenario) -> Self {
         let relay = Lives::new(sim).await;
         let seat = |(number, habits): (usize, &Habits)| Seat {
             habits: habits.clone(),
-            wanted: Wanted::default(),
+            wanted: Wanted { screen: habits.shares_screen, ..Wanted::default() },
             devices: Vec::new(),
             // One after the other within the first second.
             returns: Some(Timestamp::ZERO + TICK * number as u32),
@@ -123,6 +135,7 @@ impl World {
             relay,
             seats: scenario.people.iter().enumerate().map(seat).collect(),
             asked: Vec::new(),
+            removals: Vec::new(),
             publications: 0,
             devices: 0,
             addresses: 0,
@@ -174,12 +187,8 @@ impl World {
                 self.seats[who].kick_asked = Some(now);
                 let device = self.session_holder(now, who);
                 let user = user_id(who);
-                let kicked = async move {
-                    let code =
-                        |error: parlor_client::ModerateError| Refusal::new(error.code(), error.to_string());
-                    room.kick(user).await.map_err(code)
-                };
-                self.asked.push((Asked { at: now, who, device }, slot(kicked)));
+                let kicked = slot(async move { room.kick(user).await.map_err(refusal) });
+                self.asked.push((Asked { at: now, who, device }, kicked));
             }
             Act::Forbid { length, .. } => {
                 let room = self.seats[0].devices.last().map(|device| device.room.clone());
@@ -191,7 +200,12 @@ impl World {
                 let room = self.seats[0].devices.last().map(|device| device.room.clone());
                 let Some(room) = room else { return };
                 let stream = super::device::stream_id(who, 0);
-                tokio::spawn(async move { _ = room.remove_stream(stream).await });
+                let removed = slot(async move { room.remove_stream(stream).await.map_err(refusal) });
+                // Whose session is not known for sure may publish again what is removed now.
+                let publication = self.seats[who].devices.last().and_then(Device::camera);
+                if let Some((device, publication)) = self.session_holder(now, who).zip(publication) {
+                    self.removals.push((Removal { who, device, publication }, removed));
+                }
             }
             _ => self.act_on_device(now, who, act),
         }
@@ -354,6 +368,12 @@ impl World {
                 // The answer is on its way for a while, in which the frames of others do come no more.
                 device.barred = Some(now.max(at));
             }
+        }
+        let removed: Vec<_> = self.removals.extract_if(.., |(_, slot)| answer(slot).is_some()).collect();
+        for (Removal { who, device, publication }, slot) in removed {
+            let devices = self.seats[who].devices.iter_mut();
+            let holder = devices.filter(|other| other.number == device && answer(&slot) == Some(Ok(())));
+            holder.for_each(|device| _ = device.removed.insert(publication));
         }
     }
 
