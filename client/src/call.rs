@@ -31,6 +31,7 @@ use parlor_transport::wire::hop::LANE_MAX;
 
 use crate::clock_sync::ClockSync;
 use crate::options::JoinRequest;
+use crate::publisher::ceiling::Ceiling;
 use crate::room::feed::{Feed, Reader};
 use crate::room::mirror::Mirror;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
@@ -102,6 +103,8 @@ pub struct Call {
     next_request: u32,
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
+    /// Of all publications together.
+    ceiling: Ceiling,
     plays: BTreeMap<u32, Play>,
     /// Requests that end with one answer.
     asked: BTreeMap<u32, Asked>,
@@ -173,6 +176,7 @@ impl Call {
             next_request: JOIN + 1,
             outgoing: [hello].into(),
             publications: BTreeMap::new(),
+            ceiling: Ceiling::default(),
             plays: BTreeMap::new(),
             asked: BTreeMap::new(),
             unsettled: BTreeMap::new(),
@@ -347,7 +351,7 @@ impl Call {
             RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
             RelayMessage::GoAway(go_away) => self.handle_go_away(&go_away),
             RelayMessage::FramesRefused(refused) => {
-                self.handle_frames_refused(refused.lane, refused.refusal);
+                self.handle_frames_refused(now, refused.lane, refused.refusal);
             }
             RelayMessage::ActiveSpeaker(active) => {
                 self.feed.set_speaker(active.speaker);
