@@ -83,12 +83,17 @@ struct Removal {
 /// Runs a scenario.
 pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
     let mut world = World::new(sim, scenario).await;
-    let verdict_at = Timestamp::ZERO + BEGIN.max(scenario.troubles_end()) + QUIET;
+    let mut quiet_at = Timestamp::ZERO + BEGIN.max(scenario.troubles_end());
     let mut steps = scenario.steps.iter().peekable();
     let mut has_spoken = false;
-    let quiet_at = verdict_at - QUIET;
     loop {
         let now = sim.clock().now();
+        // A relay that ended gets its port again once the connections of the life before have drained, which takes three
+        // times their probe timeout: many seconds after an outage.
+        if !world.relay.is_up() {
+            quiet_at = quiet_at.max(now);
+        }
+        let verdict_at = quiet_at + QUIET;
         if now >= verdict_at {
             break;
         }
