@@ -31,6 +31,7 @@ use parlor_transport::wire::hop::LANE_MAX;
 
 use crate::clock_sync::ClockSync;
 use crate::options::JoinRequest;
+use crate::publisher::ceiling::Ceiling;
 use crate::room::feed::{Feed, Reader};
 use crate::room::mirror::Mirror;
 use crate::room::{RoomEvent, RoomReason, RoomState, RoomStatus};
@@ -102,6 +103,8 @@ pub struct Call {
     next_request: u32,
     outgoing: VecDeque<ClientMessage>,
     publications: BTreeMap<u32, Publication>,
+    /// Of all publications together.
+    ceiling: Ceiling,
     plays: BTreeMap<u32, Play>,
     /// Requests that end with one answer.
     asked: BTreeMap<u32, Asked>,
@@ -115,6 +118,8 @@ pub struct Call {
     renewals: BTreeMap<u32, Renewal>,
     /// The newest token that the relay has neither taken nor refused.
     token_offered: Option<Token>,
+    /// The token of the last join.
+    token_shown: Option<Token>,
     /// Renewals whose answer nobody waits for.
     unread_renewals: BTreeSet<u32>,
     /// Lanes to be opened for frames, or closed (`None`).
@@ -171,6 +176,7 @@ impl Call {
             next_request: JOIN + 1,
             outgoing: [hello].into(),
             publications: BTreeMap::new(),
+            ceiling: Ceiling::default(),
             plays: BTreeMap::new(),
             asked: BTreeMap::new(),
             unsettled: BTreeMap::new(),
@@ -179,6 +185,7 @@ impl Call {
             messages_bytes: 0,
             renewals: BTreeMap::new(),
             token_offered: None,
+            token_shown: None,
             unread_renewals: BTreeSet::new(),
             lanes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -189,7 +196,9 @@ impl Call {
         call
     }
 
-    fn join_message(&self) -> ClientMessage {
+    fn join_message(&mut self) -> ClientMessage {
+        // One that was to replace it is the better one.
+        self.token_shown = self.token_offered.as_ref().or(self.request.token.as_ref()).cloned();
         ClientMessage::Join(Join {
             request: JOIN,
             app: self.request.app.clone(),
@@ -197,8 +206,7 @@ impl Call {
             user: self.request.user.clone(),
             name: self.request.name.clone(),
             login: self.login,
-            // One that was to replace it is the better one.
-            token: self.token_offered.as_ref().or(self.request.token.as_ref()).cloned(),
+            token: self.token_shown.clone(),
             presence: self.request.presence,
         })
     }
@@ -317,6 +325,7 @@ impl Call {
                 }
                 self.credentials = Some(Credentials { session: self.greeted, secret: joined.secret });
                 self.epoch = joined.epoch;
+                self.handle_token_taken();
                 match self.recovery {
                     Some(_) => self.handle_rejoined(now),
                     None => self.handle_joined(now),
@@ -341,7 +350,9 @@ impl Call {
             RelayMessage::ClockReply(reply) => self.clock.handle_reply(now, &reply),
             RelayMessage::TokenExpiring(expiring) => self.handle_token_expiring(now, &expiring),
             RelayMessage::GoAway(go_away) => self.handle_go_away(&go_away),
-            RelayMessage::FramesRefused(refused) => self.handle_frames_refused(refused.lane, refused.refusal),
+            RelayMessage::FramesRefused(refused) => {
+                self.handle_frames_refused(now, refused.lane, refused.refusal);
+            }
             RelayMessage::ActiveSpeaker(active) => {
                 self.feed.set_speaker(active.speaker);
                 self.changed = true;
@@ -366,6 +377,9 @@ impl Call {
         if self.handle_resume_refused(request, &refusal) {
             return;
         }
+        if request == JOIN && !refusal.code.is_retryable() {
+            self.handle_token_refused();
+        }
         if request == JOIN && self.recovery.is_some() && self.comes_back_from(refusal.code) {
             self.setback = Some(refusal);
             self.changed = true;
@@ -380,7 +394,10 @@ impl Call {
         } else if self.asked.contains_key(&request) {
             self.handle_answer(request, Err(refusal));
         } else if self.renewals.contains_key(&request) {
-            self.handle_renewal(request, Err(refusal));
+            // Not the token's fault: the room has just ended for us, and what follows answers it.
+            if refusal.code != Code::NotJoined {
+                self.handle_renewal(request, Err(refusal));
+            }
         } else {
             self.handle_play_refused(request, refusal);
         }

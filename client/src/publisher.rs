@@ -3,6 +3,7 @@
 //! Values only; the queue of outgoing frames is [`outbox`], the requests to the relay are `call`'s business.
 
 mod bitrate;
+pub(crate) mod ceiling;
 pub mod outbox;
 
 pub use bitrate::{Bitrate, Offer};

@@ -153,6 +153,9 @@ pub const PACKET_SECONDS_AT_ONCE: u32 = 3;
 pub const VOICE_WINDOW_MOST: Duration = Duration::from_millis(20);
 /// Ended sessions remembered with the reason, for clients that come back to them: those of a relay's worth of users.
 pub const FAREWELLS_MAX: usize = 10_000;
+/// Publications that others ended, of which a session is told again when its client comes back: what it publishes at most,
+/// twice. The newest count.
+pub const TAKEN_MAX: usize = 32;
 /// The smallest [`Limits::cache_bytes_max`]: below it the largest frame would not fit.
 pub const CACHE_BYTES_LEAST: usize = OBJECT_MAX;
 

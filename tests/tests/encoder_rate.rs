@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parlor_client::media::capture::{PatternSource, VideoSource};
+use parlor_client::options::VideoSettings;
 use parlor_client::pipeline::{VIDEO_CODEC, VideoEncoding};
-use parlor_client::{PlayOptions, PublishOptions, Scenario};
+use parlor_client::publisher::PublisherState;
+use parlor_client::{Code, PlayOptions, PublishOptions, Scenario};
+use parlor_relay::Config;
+use parlor_relay::limits::Limits;
 use parlor_tests::world::World;
 use parlor_transport::sim::{Profile, Simulation};
 
@@ -88,5 +92,54 @@ fn encoders_follow_the_link_down_and_up_again() {
         let p95 = late[late.len() * 95 / 100];
         assert!(late.len() > 15 * 12, "{} of {} pictures came", late.len(), 15 * 15);
         assert!(p95 < Duration::from_millis(400), "p95 {p95:?} on a link of {NARROW} bits/s");
+    });
+}
+
+/// An encoder that may make more than its user may publish.
+#[test]
+fn encoders_follow_the_relays_limit_and_no_stream_is_lost() {
+    Simulation::new(6).time_max(Duration::from_secs(300)).run(async |sim| {
+        // The standard call makes up to 600 kbit/s.
+        let limits = Limits {
+            publish_bytes_per_second_max: 30_000,
+            publish_bytes_burst_max: 1 << 20,
+            ..Limits::default()
+        };
+        let limit = 8 * u64::from(limits.publish_bytes_per_second_max);
+        let world = World::with_config(&sim, Config { limits, ..Config::dev() }).await;
+        let link = Profile::perfect().with_rtt(Duration::from_millis(50));
+        let ann = world.person("ann", link);
+        let room = ann.join(&world);
+        let publisher = Arc::new(room.publish(PublishOptions::new("ann-cam").video(VIDEO_CODEC)).unwrap());
+        publisher.publishing().await.unwrap();
+        // Small pictures: it is their bytes that count here.
+        let settings = VideoSettings { width: 320, height: 180, ..Scenario::StandardCall.video().unwrap() };
+        let mut encoding = VideoEncoding::new(publisher.clone(), 0, settings, 0).unwrap();
+        let mut source = PatternSource::new(3, settings.width, settings.height, 15.0).unwrap();
+        let clock = sim.clock().clone();
+        let (mut refused, mut rates) = (Vec::new(), Vec::new());
+        for second in 0..150 {
+            let before = world.relay.counters();
+            for _ in 0..15 {
+                let picture = source.next(parlor_client::pipeline::media_clock(&clock)()).unwrap().unwrap();
+                encoding.push(&picture);
+                clock.sleep(FRAME).await;
+            }
+            let after = world.relay.counters();
+            assert_eq!(publisher.status().state, PublisherState::Publishing, "after {second} s");
+            if after.frames_over_limit > before.frames_over_limit {
+                refused.push(second);
+            }
+            rates.push((after.bytes_received - before.bytes_received) * 8);
+        }
+        println!("frames refused in seconds {refused:?}; bits/s {rates:?}");
+        assert_eq!(publisher.status().error.map(|error| error.code), Some(Code::TooManyBytes), "it was told");
+        assert!(rates[..5].iter().any(|rate| *rate > limit), "it is over the limit at first");
+        let first = refused[0];
+        assert!(refused.iter().all(|second| *second <= first + 8 || *second > first + 30), "{refused:?}");
+        assert!(refused.len() < 16, "{refused:?}");
+        let settled = &rates[first + 10..first + 30];
+        let mean = settled.iter().sum::<u64>() / settled.len() as u64;
+        assert!((limit / 4..limit).contains(&mean), "{mean} bits/s of {limit}");
     });
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use parlor_client::publisher::PublisherState;
 use parlor_client::room::{RoomEvent, RoomReason, RoomState};
 use parlor_client::{
-    AppId, Code, Coded, Departure, JoinOptions, ModerateError, PublishOptions, Room, RoomEvents, UserId,
+    AppId, Code, Coded, Departure, JoinOptions, ModerateError, PublishOptions, Publisher, Room, RoomEvents,
+    UserId,
 };
 use parlor_relay::{App, Config, Relay};
 use parlor_tests::world::{Person, ROOM, World, engine_on};
@@ -109,6 +110,70 @@ fn a_moderator_removes_silences_and_kicks_and_nobody_else_does() {
         assert!(matches!(&late, ModerateError::Ended(refusal) if refusal.code == Code::Kicked), "{late}");
         assert_eq!(ann.status().state, RoomState::Connected);
     });
+}
+
+/// What a moderator ends while its publisher has no network stays ended when the publisher is back, whether the relay had
+/// noticed by then (after 6 s) or told a connection that was dead already.
+#[test]
+fn a_stream_that_is_ended_during_an_outage_does_not_come_back_by_itself() {
+    for (seed, after) in [(4, 2_000), (5, 7_000)] {
+        sim::run(seed, async |sim| {
+            let world = world(&sim).await;
+            let (_ann, ann) = enter(&world, "ann", true);
+            let (bobs, bob) = enter(&world, "bob", false);
+            let (cats, cat) = enter(&world, "cat", false);
+            let (_eve, eve) = enter(&world, "eve", false);
+            for room in [&ann, &bob, &cat, &eve] {
+                room.joined().await.unwrap();
+            }
+            let publish = async |room: &Room, stream: &str| {
+                let publisher = room.publish(PublishOptions::new(stream).audio("x")).unwrap();
+                publisher.publishing().await.unwrap();
+                publisher
+            };
+            let removed = publish(&bob, "bob-cam").await;
+            let kept = publish(&bob, "bob-screen").await;
+            let banned = publish(&cat, "cat-cam").await;
+            let mut at_eve = eve.events();
+            pass(&world, 100).await;
+            gone(&mut at_eve);
+
+            for person in [&bobs, &cats] {
+                person.host.outage(Duration::ZERO, Duration::from_secs(8));
+            }
+            pass(&world, after).await;
+            assert_eq!(world.relay.survey().parked, if after > 6_000 { 2 } else { 0 });
+            ann.remove_stream("bob-cam").await.unwrap();
+            ann.forbid_publish("cat", Some(Duration::from_secs(3))).await.unwrap();
+            pass(&world, 20_000 - after).await;
+
+            for room in [&bob, &cat] {
+                let recovery = room.stats().recovery;
+                assert_eq!((recovery.resumed, recovery.rejoined), (1, 0));
+            }
+            let end = |publisher: &Publisher| {
+                let status = publisher.status();
+                (status.state, status.error.map(|error| error.code))
+            };
+            assert_eq!(end(&removed), (PublisherState::Idle, Some(Code::StreamRemoved)));
+            assert_eq!(end(&banned), (PublisherState::Idle, Some(Code::PublishBanned)));
+            assert_eq!(end(&kept), (PublisherState::Publishing, None));
+            let ended = |stream: &str| (stream.to_owned(), Departure::RemovedByServer);
+            assert_eq!(gone(&mut at_eve), [ended("bob-cam"), ended("cat-cam")]);
+            let streams = world.room().unwrap().streams;
+            assert_eq!(
+                streams.iter().map(|stream| stream.stream.as_str()).collect::<Vec<_>>(),
+                ["bob-screen"]
+            );
+
+            // Another publication of the same name is another matter, and another outage does not end it.
+            let again = publish(&bob, "bob-cam").await;
+            bobs.host.outage(Duration::ZERO, Duration::from_secs(5));
+            pass(&world, 10_000).await;
+            assert_eq!(bob.stats().recovery.resumed, 2);
+            assert_eq!(end(&again), (PublisherState::Publishing, None));
+        });
+    }
 }
 
 #[test]

@@ -209,6 +209,70 @@ fn a_token_is_renewed_in_time_or_its_user_is_sent_away() {
     });
 }
 
+/// A token that is offered at the last moment keeps its user in the call, on whichever side of the cut it arrives; one
+/// that will not do either ends it, and is not tried again and again.
+#[test]
+fn a_token_that_is_renewed_as_the_one_before_ends_brings_its_user_back() {
+    let link = Duration::from_millis(25);
+    // From the cut (10 s after the token's end) at the relay to the call of `renew_token`.
+    for offset in (-60..=20_i64).step_by(10).chain([24]) {
+        sim::run(3, async |sim| {
+            let key = key(Algorithm::EdDsa);
+            let world = world(&sim, &[&key]).await;
+            let (here, there) = (world.person("here", self::link()), world.person("there", self::link()));
+            let token = |user: &str, seconds| key.sign(&claims(&world, user, seconds)).unwrap();
+            let ann = join(&world, &here, "ann", Some(token("ann", 1_000).as_str()));
+            let bob = join(&world, &there, "bob", Some(token("bob", 40).as_str()));
+            let publisher = bob.publish(PublishOptions::new("bob-cam").video("x")).unwrap();
+            publisher.publishing().await.unwrap();
+            ann.joined().await.unwrap();
+            let cut_at = Timestamp::from_micros(50_000_000);
+            let renew_at = cut_at.as_micros() as i64 + offset * 1000;
+            world.sim.clock().sleep_until(Timestamp::from_micros(renew_at as u64)).await;
+            assert_eq!(bob.status().state, RoomState::Connected, "{offset} ms: the end is not known yet");
+
+            bob.renew_token(token("bob", 120).as_str())
+                .await
+                .unwrap_or_else(|error| panic!("{offset} ms: {error}"));
+            pass(&world, 1_000).await;
+            let status = bob.status();
+            assert_eq!((status.state, status.error), (RoomState::Connected, None), "{offset} ms");
+            assert_eq!(publisher.status().state, PublisherState::Publishing);
+            let is_late = offset > -(link.as_millis() as i64);
+            assert_eq!(bob.stats().recovery.rejoined, u32::from(is_late), "{offset} ms");
+            assert_eq!(ann.view().unwrap().streams.len(), 1);
+            // And it is the new token that holds: nothing is told of its end for a while.
+            let mut events = bob.events();
+            pass(&world, 60_000).await;
+            let told = std::iter::from_fn(|| events.try_next());
+            assert_eq!(told.filter(|event| matches!(event, RoomEvent::TokenWillExpire { .. })).count(), 0);
+
+            // The next one ends too, and what is offered in its place is no better.
+            let rest = Timestamp::from_micros(renew_at as u64 + 130_000_000);
+            world.sim.clock().sleep_until(rest - Duration::from_millis(1_500)).await;
+            let connections = world.relay.counters().connections;
+            let useless = key
+                .sign(&Claims { exp: Date(UnixTime::from_secs(100)), ..claims(&world, "bob", 1) })
+                .unwrap();
+            let end = loop {
+                match bob.renew_token(useless.as_str()).await {
+                    Err(RenewError::Ended(refusal)) => break refusal,
+                    Err(RenewError::Refused(refusal)) => assert_eq!(refusal.code, Code::TokenExpired),
+                    other => panic!("{other:?}"),
+                }
+                pass(&world, 200).await;
+            };
+            assert_eq!(end.code, Code::TokenExpired);
+            pass(&world, 60_000).await;
+            assert_eq!(
+                (bob.status().reason, bob.status().error.unwrap().code),
+                (RoomReason::KickedOut, Code::TokenExpired)
+            );
+            assert!(world.relay.counters().connections <= connections + 1, "nobody tries again and again");
+        });
+    }
+}
+
 #[test]
 fn what_may_be_published_follows_the_token() {
     sim::run(3, async |sim| {

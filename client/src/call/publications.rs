@@ -128,6 +128,11 @@ impl Call {
         self.publications.values().filter(live).count()
     }
 
+    /// What the relay takes of all that is published, bits/s, as far as it said that more was too much.
+    pub fn publish_most(&self, now: Timestamp) -> Option<u64> {
+        self.ceiling.most(now)
+    }
+
     /// Takes a frame to send, or says why not.
     pub fn offer_frame(&mut self, now: Timestamp, lane: u32, frame: EncodedFrame) -> SendOutcome {
         match self.publications.get_mut(&lane) {
@@ -188,6 +193,7 @@ impl Call {
             // A publication is answered after the welcome, which set the clock.
             clock.to_relay(now, time).unwrap_or(time)
         })?;
+        self.ceiling.sent(now, frame.object().len());
         let meter = match publication.request.tracks.get(usize::from(frame.header().track)).map(|t| t.kind) {
             Some(TrackKind::Audio) => Some(&mut publication.audio),
             Some(TrackKind::Video) => Some(&mut publication.video),
@@ -218,7 +224,8 @@ impl Call {
     }
 
     /// The relay drops frames; the stream goes on.
-    pub(super) fn handle_frames_refused(&mut self, lane: u32, refusal: Refusal) {
+    pub(super) fn handle_frames_refused(&mut self, now: Timestamp, lane: u32, refusal: Refusal) {
+        self.ceiling.refused(now);
         if let Some(publication) = self.publications.get_mut(&lane) {
             publication.lifecycle.limited(refusal);
             self.touch(lane);

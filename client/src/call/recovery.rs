@@ -93,7 +93,9 @@ impl Call {
         // A connection that stood and fell silent before the join was answered is no reason to give the join up.
         let is_joining = self.phase != Phase::Connecting && code == Code::HeartbeatTimeout;
         let is_on_its_way = self.is_joined() || self.recovery.is_some() || is_joining;
-        is_on_its_way && code.is_retryable() && !self.timeouts.reconnect.is_zero() && self.leaving.is_none()
+        // With a token that the relay has not seen yet the room may be joined anew.
+        let may_pass = code.is_retryable() || code == Code::TokenExpired && self.token_offered.is_some();
+        is_on_its_way && may_pass && !self.timeouts.reconnect.is_zero() && self.leaving.is_none()
     }
 
     /// The first flight of another connection.
@@ -105,7 +107,7 @@ impl Call {
         self.outgoing.push_back(self.hello.clone());
         self.mirror.interrupt();
         if self.recovery.as_ref().is_none_or(|recovery| recovery.tries <= 1) {
-            self.end_renewals(&error);
+            self.interrupt_renewals(&error);
             self.end_what_was_asked(&error);
             self.infos.clear();
         }
@@ -154,7 +156,7 @@ impl Call {
         if request != RESUME || self.recovery.is_none() {
             return false;
         }
-        // With a token that the relay has not seen yet the room may be joined anew.
+        // As above.
         let has_expired = refusal.code == Code::TokenExpired && self.token_offered.is_some();
         if refusal.code == Code::SessionGone || has_expired {
             self.join_again();

@@ -78,12 +78,48 @@ impl Call {
         self.changed = true;
     }
 
-    pub(super) fn end_renewals(&mut self, error: &Refusal) {
-        let error = if error.code == Code::Ok { Refusal::from(Code::Closed) } else { error.clone() };
-        for request in self.renewals.keys().copied().collect::<Vec<_>>() {
-            if self.renewal(request).is_none() {
+    /// The room was joined with the token that was shown.
+    pub(super) fn handle_token_taken(&mut self) {
+        let Some(token) = self.token_shown.take_if(|shown| self.token_offered.as_ref() == Some(shown)) else {
+            return;
+        };
+        self.token_offered = None;
+        self.feed.clear_token_expiry();
+        for request in self.renewals_unanswered() {
+            if self.renewals[&request].token == token {
+                self.handle_renewal(request, Ok(()));
+            }
+        }
+        self.request.token = Some(token);
+    }
+
+    /// The room could not be joined with the token that was shown, or for another reason that does not pass.
+    pub(super) fn handle_token_refused(&mut self) {
+        if self.token_offered == self.token_shown {
+            self.token_offered = None;
+        }
+    }
+
+    /// The connection is gone for `error`, and the renewals with it; but a token that came too late for the relay to keep
+    /// us goes with the next join, whose answer is its own.
+    pub(super) fn interrupt_renewals(&mut self, error: &Refusal) {
+        for request in self.renewals_unanswered() {
+            let is_offered = self.token_offered.as_ref() == Some(&self.renewals[&request].token);
+            if error.code != Code::TokenExpired || !is_offered {
                 self.handle_renewal(request, Err(error.clone()));
             }
+        }
+    }
+
+    fn renewals_unanswered(&self) -> Vec<u32> {
+        let waiting = self.renewals.iter().filter(|(_, renewal)| renewal.answer.is_none());
+        waiting.map(|(&request, _)| request).collect()
+    }
+
+    pub(super) fn end_renewals(&mut self, error: &Refusal) {
+        let error = if error.code == Code::Ok { Refusal::from(Code::Closed) } else { error.clone() };
+        for request in self.renewals_unanswered() {
+            self.handle_renewal(request, Err(error.clone()));
         }
     }
 }

@@ -80,12 +80,14 @@ impl Publisher {
         &self.shared.clock
     }
 
-    /// What the link has for this publication's encoders: an equal share of what it carries beside repair. `None`
-    /// before the room is joined.
+    /// What the link has for this publication's encoders: an equal share of what it carries beside repair, or of what the
+    /// relay takes, if it said that more was too much (code 2030). `None` before the room is joined.
     pub fn offer(&self) -> Option<Offer> {
         let uplink = self.shared.session()?.out_stats();
-        let sharing = self.shared.look(|_, call| call.publishing()).max(1);
-        Some(Offer { media: uplink.media_target / sharing as u64, overfull: uplink.overfull })
+        let (sharing, most) =
+            self.shared.look(|now, call| (call.publishing().max(1), call.publish_most(now)));
+        let media = uplink.media_target.min(most.unwrap_or(u64::MAX)) / sharing as u64;
+        Some(Offer { media, overfull: uplink.overfull })
     }
 
     /// Hands a frame over. Never waits: the frame is queued, or dropped and the reason told.

@@ -10,7 +10,7 @@ const STEP_UP: f64 = 0.05;
 /// Up no sooner than this after the last change: an encoder's own rate control looks back about as far.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// What a link has for a publication's encoders.
+/// What a link has for a publication's encoders, and a relay takes of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
     /// Bits/s of media, of all its tracks together.

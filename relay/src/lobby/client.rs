@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use parlor_transport::error::Refusal;
 use parlor_transport::id::{SessionId, StreamId, UserId};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{Presence, TrackWish};
@@ -34,6 +35,8 @@ pub(super) struct Client {
     pub(super) returns_from: Option<SessionId>,
     /// It may publish nothing as long as it is in the room.
     pub(super) is_banned: bool,
+    /// Publications that others ended, by lane, and why: told again when it comes back, as it may not have heard.
+    pub(super) taken: BTreeMap<u32, Refusal>,
 }
 
 /// How far it has come. One connection has one room: after leaving it, nothing more is joined.
@@ -75,6 +78,7 @@ impl Client {
             resumed_by: None,
             returns_from: None,
             is_banned: false,
+            taken: BTreeMap::new(),
         }
     }
 }

@@ -455,6 +455,8 @@ impl Lobby {
             return false;
         }
         let free = client.lanes.insert(lane);
+        // Of what was there before, its client knows.
+        client.taken.remove(&lane);
         if !free {
             self.violation(session, "a request number was used twice; count them up");
         }

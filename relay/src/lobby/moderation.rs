@@ -13,7 +13,7 @@ use parlor_transport::wire::control::{
 
 use super::client::Phase;
 use super::{Lobby, Published, SharedRoom, not_joined};
-use crate::limits::{BANS_MAX, BANS_PER_ROOM_MAX};
+use crate::limits::{BANS_MAX, BANS_PER_ROOM_MAX, TAKEN_MAX};
 use crate::lock;
 use crate::room::index::{Action, RoomKey};
 
@@ -107,9 +107,7 @@ impl Lobby {
              or raise the relay's limit publish_bytes_per_second_max",
             self.limits.publish_bytes_per_second_max
         );
-        self.refuse(session, lane, Refusal::new(Code::TooManyBytes, text));
-        let reason = Departure::RemovedByServer;
-        self.propose(now, session, Action::Unpublish { stream, reason }, None);
+        self.take_stream(now, session, lane, stream, Refusal::new(Code::TooManyBytes, text));
         self.settle();
     }
 
@@ -350,8 +348,8 @@ impl Lobby {
         }
     }
 
-    /// Ends a stream whose publisher hears `refusal`.
-    fn take_stream(
+    /// Ends a stream whose publisher hears `refusal`, now or, if that is lost with its connection, when it comes back.
+    pub(super) fn take_stream(
         &mut self,
         now: Timestamp,
         session: SessionId,
@@ -359,7 +357,13 @@ impl Lobby {
         stream: StreamId,
         refusal: Refusal,
     ) {
-        self.refuse(session, lane, refusal);
+        self.refuse(session, lane, refusal.clone());
+        if let Some(client) = self.clients.get_mut(&session) {
+            client.taken.insert(lane, refusal);
+            if client.taken.len() > TAKEN_MAX {
+                client.taken.pop_first();
+            }
+        }
         let reason = Departure::RemovedByServer;
         self.propose(now, session, Action::Unpublish { stream, reason }, None);
     }

@@ -4,7 +4,7 @@
 use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::{LoginId, SessionId};
 use parlor_transport::units::Timestamp;
-use parlor_transport::wire::control::{Departure, RelayMessage, Resume, Resumed};
+use parlor_transport::wire::control::{Departure, Refused, RelayMessage, Resume, Resumed};
 
 use super::client::Phase;
 use super::{Lobby, Notice, Output};
@@ -121,6 +121,11 @@ impl Lobby {
         for (lane, publication) in publications {
             publication.restart(now);
             self.notify(earlier, Notice::PublishStarted { lane, publication });
+        }
+        // Before the answer, after which it publishes again what is not there any more.
+        let taken = self.clients.get(&earlier).map(|client| client.taken.clone()).unwrap_or_default();
+        for (lane, refusal) in taken {
+            self.send(earlier, RelayMessage::Refused(Refused { request: lane, refusal }));
         }
         let resumed = Resumed { request, publications: aliases, plays: plays.clone() };
         self.send(earlier, RelayMessage::Resumed(resumed));

@@ -145,9 +145,7 @@ impl Lobby {
             })
             .collect();
         for (stream, lane, refusal) in forbidden {
-            self.refuse(session, lane, refusal);
-            let reason = Departure::RemovedByServer;
-            self.propose(now, session, Action::Unpublish { stream, reason }, None);
+            self.take_stream(now, session, lane, stream, refusal);
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Device {
     pub was_joined: bool,
     /// Put out of the room by then: nothing made later may come here.
     pub barred: Option<Timestamp>,
+    /// Publications of its camera that a moderator ended in the session that it has.
+    pub removed: BTreeSet<u32>,
     /// Since when nothing passes its link, and until when.
     pub cut: Option<(Timestamp, Timestamp)>,
     /// What it was told.
@@ -160,6 +162,7 @@ impl Device {
             token_expires,
             was_joined: false,
             barred: None,
+            removed: BTreeSet::new(),
             cut: None,
             follower: Follower::new(user_id(person)),
             frames: 0,
@@ -394,6 +397,21 @@ impl Device {
             own.describe(&tick.wanted.info);
         }
         own.send(now, self.person, stream, tick.period);
+    }
+
+    /// Which publication its camera is.
+    pub fn camera(&self) -> Option<u32> {
+        self.own.get(&CAMERA).filter(|own| own.again.is_none()).map(|own| own.publication)
+    }
+
+    /// Whether its client published by itself what a moderator had ended. A session that was lost for good takes with it
+    /// what was done to it.
+    pub fn has_published_again(&self) -> bool {
+        self.own.get(&CAMERA).is_some_and(|own| {
+            self.removed.contains(&own.publication)
+                && own.publisher.status().state == PublisherState::Publishing
+                && self.room.stats().recovery.rejoined == 0
+        })
     }
 
     /// Says something to everyone.

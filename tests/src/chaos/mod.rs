@@ -85,9 +85,10 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{verdict} seed {:4}: {steps} steps in {:.0} s, {devices} devices, {frames} frames, {resumed} resumed, \
-             {rejoined} rejoined",
+             {rejoined} rejoined, hash {:016x}",
             self.seed,
-            time.as_secs_f64()
+            time.as_secs_f64(),
+            self.hash
         )?;
         for fault in &self.faults {
             write!(f, "\n    {fault}")?;

@@ -8,7 +8,7 @@ use parlor_client::{AppId, RoomId, Timestamp, UserId};
 use parlor_relay::config::Tls;
 use parlor_relay::server::RoomSnapshot;
 use parlor_relay::{App, BindError, Config, Relay, RelayHandle};
-use parlor_transport::sim::{Direction, Host, Profile, Sim};
+use parlor_transport::sim::{Host, Profile, Sim};
 use parlor_transport::token::claims::Claims;
 use parlor_transport::token::keys::SigningKey;
 use parlor_transport::units::UnixTime;
@@ -117,7 +117,7 @@ impl Lives {
             self.running = Some(running);
         } else {
             // Its last words are lost, as when a machine loses power.
-            self.host.link_outage(Direction::Up, Duration::ZERO, Duration::from_secs(2));
+            self.host.cut_sockets();
             running.task.abort();
         }
         self.next = Some(now + patience + down);
@@ -131,6 +131,8 @@ impl Lives {
             running.stop.take().into_iter().for_each(|stop| _ = stop.send(()));
             if running.task.is_finished() {
                 self.running = None;
+                // What is left of a process that ended answers nobody.
+                self.host.cut_sockets();
             }
         }
         if self.running.is_some() || self.next.is_none_or(|next| now < next) {

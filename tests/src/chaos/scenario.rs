@@ -40,6 +40,8 @@ pub struct Habits {
     pub has_pictures: bool,
     /// For how long the app's server lets a token live.
     pub token: Duration,
+    /// Shares a screen from the beginning.
+    pub shares_screen: bool,
 }
 
 /// Something that happens.
@@ -144,6 +146,7 @@ impl Habits {
             delivery,
             has_pictures: rng.random_bool(0.6),
             token: Duration::from_secs(rng.random_range(25..=70)),
+            shares_screen: rng.random_bool(0.4),
         }
     }
 }

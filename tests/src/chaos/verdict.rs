@@ -66,6 +66,9 @@ pub(super) fn judge(world: &mut World, now: Timestamp) {
         if let Some(barred) = device.barred {
             faults.push(format!("{} is in the room, out of which it was put at {barred:?}", device.name()));
         }
+        if device.has_published_again() {
+            faults.push(format!("{} publishes what a moderator had ended", device.name()));
+        }
         let me = UserId::new(user_id(device.person)).expect("a valid user id");
         let view = device.room.view();
         let compared = compare(&room, &me, &device.status(), device.room.place(), view.as_ref());

@@ -35,6 +35,7 @@ pub(super) struct World {
     pub(super) seats: Vec<Seat>,
     /// What a moderator asked for, until it is answered.
     asked: Vec<(Asked, Slot)>,
+    removals: Vec<(Removal, Slot)>,
     publications: u32,
     devices: u32,
     addresses: u8,
@@ -72,15 +73,27 @@ struct Asked {
     device: Option<u32>,
 }
 
+/// A stream that a moderator was asked to end.
+struct Removal {
+    who: usize,
+    device: u32,
+    publication: u32,
+}
+
 /// Runs a scenario.
 pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
     let mut world = World::new(sim, scenario).await;
-    let verdict_at = Timestamp::ZERO + BEGIN.max(scenario.troubles_end()) + QUIET;
+    let mut quiet_at = Timestamp::ZERO + BEGIN.max(scenario.troubles_end());
     let mut steps = scenario.steps.iter().peekable();
     let mut has_spoken = false;
-    let quiet_at = verdict_at - QUIET;
     loop {
         let now = sim.clock().now();
+        // A relay that ended gets its port again once the connections of the life before have drained, which takes three
+        // times their probe timeout: many seconds after an outage.
+        if !world.relay.is_up() {
+            quiet_at = quiet_at.max(now);
+        }
+        let verdict_at = quiet_at + QUIET;
         if now >= verdict_at {
             break;
         }
@@ -104,12 +117,16 @@ pub(super) async fn run(sim: &Sim, scenario: &Scenario) -> Outcome {
     world.outcome(scenario)
 }
 
+fn refusal(error: parlor_client::ModerateError) -> Refusal {
+    Refusal::new(error.code(), error.to_string())
+}
+
 impl World {
     async fn new(sim: &Sim, scenario: &Scenario) -> Self {
         let relay = Lives::new(sim).await;
         let seat = |(number, habits): (usize, &Habits)| Seat {
             habits: habits.clone(),
-            wanted: Wanted::default(),
+            wanted: Wanted { screen: habits.shares_screen, ..Wanted::default() },
             devices: Vec::new(),
             // One after the other within the first second.
             returns: Some(Timestamp::ZERO + TICK * number as u32),
@@ -123,6 +140,7 @@ impl World {
             relay,
             seats: scenario.people.iter().enumerate().map(seat).collect(),
             asked: Vec::new(),
+            removals: Vec::new(),
             publications: 0,
             devices: 0,
             addresses: 0,
@@ -174,12 +192,8 @@ impl World {
                 self.seats[who].kick_asked = Some(now);
                 let device = self.session_holder(now, who);
                 let user = user_id(who);
-                let kicked = async move {
-                    let code =
-                        |error: parlor_client::ModerateError| Refusal::new(error.code(), error.to_string());
-                    room.kick(user).await.map_err(code)
-                };
-                self.asked.push((Asked { at: now, who, device }, slot(kicked)));
+                let kicked = slot(async move { room.kick(user).await.map_err(refusal) });
+                self.asked.push((Asked { at: now, who, device }, kicked));
             }
             Act::Forbid { length, .. } => {
                 let room = self.seats[0].devices.last().map(|device| device.room.clone());
@@ -191,7 +205,12 @@ impl World {
                 let room = self.seats[0].devices.last().map(|device| device.room.clone());
                 let Some(room) = room else { return };
                 let stream = super::device::stream_id(who, 0);
-                tokio::spawn(async move { _ = room.remove_stream(stream).await });
+                let removed = slot(async move { room.remove_stream(stream).await.map_err(refusal) });
+                // Whose session is not known for sure may publish again what is removed now.
+                let publication = self.seats[who].devices.last().and_then(Device::camera);
+                if let Some((device, publication)) = self.session_holder(now, who).zip(publication) {
+                    self.removals.push((Removal { who, device, publication }, removed));
+                }
             }
             _ => self.act_on_device(now, who, act),
         }
@@ -354,6 +373,12 @@ impl World {
                 // The answer is on its way for a while, in which the frames of others do come no more.
                 device.barred = Some(now.max(at));
             }
+        }
+        let removed: Vec<_> = self.removals.extract_if(.., |(_, slot)| answer(slot).is_some()).collect();
+        for (Removal { who, device, publication }, slot) in removed {
+            let devices = self.seats[who].devices.iter_mut();
+            let holder = devices.filter(|other| other.number == device && answer(&slot) == Some(Ok(())));
+            holder.for_each(|device| _ = device.removed.insert(publication));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parlor_relay::limits::{Limits, ROOM_INFO_KEYS_MAX, TOKEN_CHECK_COST};
+use parlor_relay::limits::{Limits, ROOM_INFO_KEYS_MAX, TAKEN_MAX, TOKEN_CHECK_COST};
 use parlor_transport::error::Code;
 use parlor_transport::id::LoginId;
 use parlor_transport::token::Token;
@@ -49,6 +49,8 @@ pub(super) enum Effect {
 
 pub(super) struct Client {
     pub(super) phase: Phase,
+    /// The session that it proved to have had before.
+    returns_from: Option<u64>,
     requests: Budget,
     messages: Budget,
 }
@@ -76,6 +78,8 @@ pub(super) struct Member {
     grants: Option<Claims>,
     is_banned: bool,
     resumed_by: Option<LoginId>,
+    /// Lanes of streams that others ended, and why.
+    taken: BTreeMap<u32, Code>,
 }
 
 pub(super) struct Published {
@@ -185,6 +189,7 @@ impl Model {
         let limits = &self.limits;
         let client = Client {
             phase: Phase::New,
+            returns_from: None,
             requests: Budget::new(self.now, limits.requests_burst_max, limits.requests_per_second_max),
             messages: Budget::new(self.now, limits.message_burst_max, limits.message_cost_per_second_max),
         };
@@ -264,6 +269,11 @@ impl Model {
             self.member(session).and_then(|member| member.streams.get(stream)).expect("published").lane;
         self.effects.push(Effect::Taken(session, lane, code));
         self.refused += 1;
+        let taken = &mut self.member_mut(session).expect("who publishes is a member").taken;
+        taken.insert(lane, code);
+        if taken.len() > TAKEN_MAX {
+            taken.pop_first();
+        }
         self.end_stream(session, stream);
     }
 
@@ -424,6 +434,11 @@ impl Model {
             .map(|(session, member)| (session, member.login, member.room.clone(), member.outlived.clone()));
         let others = self.members().filter(|(_, m)| m.room == room && m.user != user).count();
         let is_room_new = !self.rooms.contains_key(&room);
+        // A device that was away steals nothing from one that joined meanwhile.
+        let returns_from = self.clients[&session].returns_from;
+        if earlier.as_ref().zip(returns_from).is_some_and(|((newer, ..), from)| *newer > from) {
+            return refuse(Code::RepeatedLogin);
+        }
         if earlier.as_ref().is_some_and(|(_, login, ..)| *login == join.login) {
             return refuse(Code::LoginRaced);
         }
@@ -456,6 +471,7 @@ impl Model {
             grants,
             is_banned: false,
             resumed_by: None,
+            taken: BTreeMap::new(),
         };
         self.clients.get_mut(&session).expect("it asked").phase = Phase::In(Box::new(member));
         self.rooms.entry(room.clone()).or_default().position += u64::from(!join.presence.unseen);
@@ -474,6 +490,7 @@ impl Model {
         if let Some(&code) = self.farewells.get(&earlier) {
             return refuse(code);
         }
+        self.clients.get_mut(&session).expect("it asked").returns_from = Some(earlier);
         let Some(member) = self.member_mut(earlier) else { return refuse(Code::SessionGone) };
         if member.resumed_by == Some(resume.attempt) {
             return refuse(Code::LoginRaced);
@@ -482,12 +499,14 @@ impl Model {
         member.parked = None;
         let publications = member.streams.values().map(|published| published.lane).collect();
         let plays = member.plays.keys().copied().collect();
+        let taken = member.taken.clone();
+        self.effects.extend(taken.into_iter().map(|(lane, code)| Effect::Taken(earlier, lane, code)));
         self.clients.remove(&session);
         Ok(Expect::Resumed(earlier, publications, plays))
     }
 
     /// A request number that becomes a lane.
-    fn check_lane(&self, session: u64, lane: u32) -> Result<(), Expect> {
+    fn take_lane(&mut self, session: u64, lane: u32) -> Result<(), Expect> {
         if lane > LANE_MAX {
             return Err(refused(Code::TooLarge));
         }
@@ -495,12 +514,13 @@ impl Model {
             member.plays.contains_key(&lane)
                 || member.streams.values().any(|published| published.lane == lane)
         });
+        self.member_mut(session).into_iter().for_each(|member| _ = member.taken.remove(&lane));
         if is_used { Err(Expect::Close(Code::ProtocolViolation)) } else { Ok(()) }
     }
 
     fn publish(&mut self, session: u64, publish: &Publish) -> Result<Expect, Expect> {
         let lane = publish.request;
-        self.check_lane(session, lane)?;
+        self.take_lane(session, lane)?;
         let stream = publish.stream.to_string();
         let is_bad = check_tracks(&publish.tracks).is_err();
         let Some(member) = self.member(session) else {
@@ -537,7 +557,7 @@ impl Model {
 
     fn play(&mut self, session: u64, play: &Play) -> Result<Expect, Expect> {
         let lane = play.request;
-        self.check_lane(session, lane)?;
+        self.take_lane(session, lane)?;
         let member = self.joined(session)?;
         let stream = play.stream.to_string();
         let reasons: BTreeSet<_> = [
