@@ -75,7 +75,7 @@ impl Ceiling {
         let before = self.refused;
         let is_again = before.is_some_and(|refused| now.saturating_since(refused.at) < AGAIN_WITHIN);
         let allowed = before.and_then(|refused| refused.most(now));
-        let rate = allowed.map_or(sent, |most| most.min(sent));
+        let rate = allowed.map_or(sent, |most| most.min(sent)).max(LEAST);
         let most = (rate * if is_again { BACK_AGAIN } else { BACK_FIRST }).max(LEAST);
         let wait = match before.filter(|_| allowed.is_some()) {
             Some(refused) if is_again => refused.wait,
@@ -133,14 +133,14 @@ mod tests {
     #[test]
     fn it_is_tried_ever_more_seldom_whether_more_is_taken_and_forgotten_when_it_is() {
         let mut ceiling = Ceiling::default();
-        send(&mut ceiling, 1_500_000, u64::MAX, 0..3_000);
-        let (refusals, _) = send(&mut ceiling, 1_500_000, 1_000_000, 3_000..1_003_000);
+        send(&mut ceiling, 1_400_000, u64::MAX, 0..3_000);
+        let (refusals, _) = send(&mut ceiling, 1_400_000, 1_000_000, 3_000..1_003_000);
         assert!((4..=7).contains(&refusals.len()), "{refusals:?}");
         let apart: Vec<_> = refusals.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(apart.is_sorted() && apart[0] > 30_000, "{apart:?}");
 
-        let (refusals, rate) = send(&mut ceiling, 1_500_000, 2_000_000, 1_003_000..2_000_000);
-        assert_eq!((refusals, rate), (vec![], 1_500_000));
+        let (refusals, rate) = send(&mut ceiling, 1_400_000, 2_000_000, 1_003_000..2_000_000);
+        assert_eq!((refusals, rate), (vec![], 1_400_000));
         assert_eq!(ceiling.most(Timestamp::from_micros(2_000_000_000)), None);
     }
 
