@@ -75,7 +75,7 @@ async fn run(options: &Options) -> Result<bool, Failure> {
             .map_err(|error| format!("cannot make {}: {error}; choose another --out", directory.display()))?;
     }
     let out = OutputClaim::new(&options.out)?;
-    let relay = Relay::bind(Config::dev()).await?;
+    let relay = Relay::bind(beside_codecs()).await?;
     let room = RoomId::new(ROOM)?;
     let address = relay.address(Some(room.clone())).to_string();
     let handle = relay.handle();
@@ -178,4 +178,9 @@ impl Screen {
             self.drawn = 0;
         }
     }
+}
+
+/// A relay that leaves nothing out: codecs share its threads here, so that it is woken late without being too slow.
+fn beside_codecs() -> Config {
+    Config { overload: Some(parlor_relay::overload::Shed::NONE), ..Config::dev() }
 }
