@@ -184,6 +184,11 @@ pub fn permit(address: SocketAddr, any: bool) -> Result<(), String> {
     Err(format!("{address} is not on this machine's loopback; if it is yours, say --allow-any-address"))
 }
 
+/// A relay that leaves nothing out when this process is late: its load is not what is looked at.
+fn unhurried() -> Config {
+    Config { overload: Some(parlor_relay::overload::Shed::NONE), ..Config::dev() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,9 +227,4 @@ mod tests {
         assert!(run.frames.iter().all(|frame| frame.complete.is_some()), "{:?}", run.frames);
         assert!(run.wire[0].total > cell.shape.bitrate / 8 && run.wire[0].feedback > 0, "{:?}", run.wire);
     }
-}
-
-/// A relay that leaves nothing out when this process is late: its load is not what is looked at.
-fn unhurried() -> Config {
-    Config { overload: Some(parlor_relay::overload::Shed::NONE), ..Config::dev() }
 }
