@@ -32,8 +32,8 @@ const URGENT_MAX: usize = 512 * 1024;
 /// The share of the congestion window that frames on QUIC streams may fill. Above one, so that
 /// quinn finds the window full and lets it grow; the rest is at most one round trip of queue.
 const WINDOW_SHARE: u64 = 2;
-/// What a datagram takes at most of quinn's buffer, quinn's own record of it included.
-const DATAGRAM_COST: usize = DATAGRAM_MAX + 64;
+/// What quinn counts for a datagram beside its bytes, and some.
+const DATAGRAM_RECORD: usize = 64;
 /// When quinn is full after all, it is asked again this much later.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -98,11 +98,12 @@ impl Out {
             }
             // Asked once for a burst: it takes the connection's lock.
             let left = space.unwrap_or_else(|| self.quinn.datagram_send_buffer_space());
-            if left < 2 * DATAGRAM_COST {
+            if left < 2 * (DATAGRAM_MAX + DATAGRAM_RECORD) {
                 return Some(now + RETRY);
             }
-            space = Some(left - DATAGRAM_COST);
-            if let Some(packet) = hop.poll_transmit(now)
+            let packet = hop.poll_transmit(now);
+            space = Some(left - packet.as_ref().map_or(0, |packet| packet.len() + DATAGRAM_RECORD));
+            if let Some(packet) = packet
                 && let Err(quinn::SendDatagramError::ConnectionLost(_)) = self.quinn.send_datagram(packet)
             {
                 return None;
