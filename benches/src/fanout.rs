@@ -316,9 +316,6 @@ async fn watch(player: Player, stream: usize, tally: Arc<Tally>) {
     let mut frames = player.frames();
     let mut kept = 0;
     while let Some(frame) = frames.next().await {
-        if frame.missed > 0 {
-            player.request_keyframe(0);
-        }
         let number = number_of(&frame.payload).filter(|&number| tally.counts(stream, number));
         let Some(number) = number else { continue };
         let bytes = frame.payload.len();

@@ -186,13 +186,12 @@ impl Flow {
         let came = tokio::spawn(async move {
             let mut arrived: std::collections::BTreeMap<u64, Timestamp> = std::collections::BTreeMap::new();
             while let Some(frame) = frames.next().await {
-                if frame.missed > 0 {
-                    player.request_keyframe(0);
-                }
                 if let Some(number) = number_of(&frame.payload) {
                     arrived.insert(number, frame.arrived);
                 }
             }
+            // It plays for as long as its player is there.
+            drop(player);
             let mut captures = captures;
             let mut fates = Vec::new();
             while let Ok((number, at)) = captures.try_recv() {

@@ -53,7 +53,8 @@ pub struct ReceivedFrame {
     pub header: FrameHeader,
     /// The encoder's output.
     pub payload: Bytes,
-    /// Frames of this track that were lost on the way, or left out here, since the last one given.
+    /// Frames of this track that were lost on the way, or left out here, since the last one given. Of video this one is a
+    /// keyframe then: what would not decode is not given, and the keyframe was asked for.
     pub missed: u64,
     /// When it was complete, on the engine's clock.
     pub arrived: Timestamp,

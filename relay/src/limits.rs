@@ -181,9 +181,12 @@ pub const SNAPSHOT_USERS_PER_EVENT: usize = 32;
 pub const PACE_MEMBERS_MIN: usize = 64;
 /// Members of one room told a second: at 25 µs each (wake-up, packet, acknowledgement) a quarter of a core. It sets the
 /// window: members divided by this.
-pub const PACE_PER_SECOND_MAX: u64 = 10_000;
-/// What happens in a room waits no longer than this while the machine has time: people take it for at once.
+pub const PACE_PER_SECOND: u64 = 10_000;
+/// What happens in a room waits no longer than this while the machine has time: people take it for at once. In rooms so
+/// large that this would be more members a second than [`PACE_PER_SECOND_MAX`], it does.
 pub const WINDOW_MAX: Duration = Duration::from_millis(250);
+/// Members of one room told a second in any case: more than half a core.
+pub const PACE_PER_SECOND_MAX: u64 = 25_000;
 /// The same when the machine is full.
 pub const WINDOW_FULL_MAX: Duration = Duration::from_secs(1);
 /// The machine is full when members are told so much later than they were to be: several times what timers and other

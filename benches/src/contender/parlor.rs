@@ -135,9 +135,6 @@ pub(crate) async fn call(
     let book = arrivals.clone();
     let receive = tokio::spawn(async move {
         while let Some(frame) = frames.next().await {
-            if player.played().is_some() && frame.missed > 0 {
-                player.request_keyframe(0);
-            }
             book.note(&frame.payload, frame.arrived);
         }
     });

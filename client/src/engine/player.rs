@@ -75,7 +75,8 @@ impl Player {
         self.shared.act(|_, call| call.update_play(self.lane, options.wishes()));
     }
 
-    /// Asks the publisher for a keyframe of `track`. The relay merges the wishes of many.
+    /// Asks the publisher for a keyframe of `track`, for a decoder that cannot go on. The relay merges the wishes of many,
+    /// and sends nothing of the track before that keyframe. After missed frames this is done already.
     pub fn request_keyframe(&self, track: u8) {
         self.shared.act(|_, call| call.request_keyframe(self.lane, track));
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use parlor_transport::units::Timestamp;
 
-use crate::limits::{PACE_LATE_MAX, PACE_MEMBERS_MIN, PACE_PER_SECOND_MAX, WINDOW_FULL_MAX, WINDOW_MAX};
+use crate::limits::{
+    PACE_LATE_MAX, PACE_MEMBERS_MIN, PACE_PER_SECOND, PACE_PER_SECOND_MAX, WINDOW_FULL_MAX, WINDOW_MAX,
+};
 
 /// Groups of members: so many steps make up a window. At 250 ms a step is 4 ms, which timers of 1 ms can keep.
 pub const GROUPS: usize = u64::BITS as usize;
@@ -22,8 +24,8 @@ pub fn window(members: usize) -> Duration {
     if members < PACE_MEMBERS_MIN {
         return Duration::ZERO;
     }
-    let micros = members as u64 * 1_000_000 / PACE_PER_SECOND_MAX;
-    Duration::from_micros(micros).min(WINDOW_MAX)
+    let all_at = |per_second| Duration::from_micros(members as u64 * 1_000_000 / per_second);
+    all_at(PACE_PER_SECOND).min(WINDOW_MAX).max(all_at(PACE_PER_SECOND_MAX)).min(WINDOW_FULL_MAX)
 }
 
 /// The pace of one room. `T` says how far members are to be told.
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(window(PACE_MEMBERS_MIN - 1), Duration::ZERO);
         assert!(window(PACE_MEMBERS_MIN) < 10 * MS);
         assert_eq!(window(2000), 200 * MS);
-        assert_eq!((window(10_000), window(1_000_000)), (250 * MS, 250 * MS));
+        assert_eq!([2500, 5000, 10_000, 1_000_000].map(window), [250 * MS, 250 * MS, 400 * MS, 1000 * MS]);
     }
 
     #[test]

@@ -268,11 +268,8 @@ async fn send(publisher: Arc<Publisher>, load: Arc<Load>, deeds: Arc<Deeds>) {
 
 async fn watch(player: Player, deeds: Arc<Deeds>) {
     let mut frames = player.frames();
-    while let Some(frame) = frames.next().await {
+    while frames.next().await.is_some() {
         deeds.frames.fetch_add(1, Ordering::Relaxed);
-        if frame.missed > 0 {
-            player.request_keyframe(frame.header.track);
-        }
     }
 }
 

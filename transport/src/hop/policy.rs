@@ -40,8 +40,10 @@ const MISS: f64 = 0.001;
 const MISS_LOSS: f64 = 0.3;
 /// … and ten times as many cases are let go with each of these steps, …
 const MISS_STEP: f64 = 0.1;
-/// … up to one in ten.
-const MISS_MAX: f64 = 0.1;
+/// … up to one in thirty.
+const MISS_MAX: f64 = 0.03;
+/// A frame that is late already is one of few, and holds up all that follow: it fails in no more cases than this.
+const MISS_LATE: f64 = 0.01;
 /// The last try for a voice packet may fail as often: no other needs it, and one costs as much as many symbols.
 const MISS_VOICE: f64 = 0.1;
 /// Voice of which a second repair would come later than this is concealed by then: with the link's own delay it would
@@ -170,12 +172,14 @@ impl Link {
         }
         let in_time = self.deadline().saturating_sub(self.srtt / 2);
         let round = self.srtt + Duration::from_millis(6);
-        // With time for another round, or when the frame is late by more than one, no more is sent
-        // than the loss asks for. In between this has to get through.
-        if age + round <= in_time || age > in_time + round {
+        // With time for another round no more is sent than the loss asks for; otherwise this has to get through. A frame that is
+        // late by more than a round has missed its time, but where most is lost the next round would stop the picture.
+        let is_late = age > in_time + round && (is_voice || self.loss <= MISS_LOSS);
+        if age + round <= in_time || is_late {
             at_least
         } else {
-            surely(need, self.loss, if is_voice { self.miss().max(MISS_VOICE) } else { self.miss() })
+            let miss = if age > in_time { self.miss().min(MISS_LATE) } else { self.miss() };
+            surely(need, self.loss, if is_voice { miss.max(MISS_VOICE) } else { miss })
         }
     }
 
@@ -239,6 +243,7 @@ mod tests {
         assert_eq!(link(0.20).repair(1, ms(55), false), 5, "one round left, 20 %");
         assert_eq!(link(0.05).repair(1, ms(5), false), 1, "two rounds left");
         assert_eq!(link(0.20).repair(4, ms(200), false), 5, "too late for the deadline");
+        assert_eq!(link(0.50).repair(1, ms(200), false), 7, "too late, but the picture stands still");
         let large = link(0.05).repair(300, ms(55), false);
         assert!((320..360).contains(&large), "{large} for 300");
         assert_eq!([ms(70), ms(125)].map(|age| link(0.2).repair(1, age, true)), [2, 0], "voice");

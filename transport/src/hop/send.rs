@@ -15,10 +15,10 @@ mod repair;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::piece::Piece;
-use super::policy::{Haste, Link, REPAIR_MAX, WINDOW_VIDEO};
+use super::policy::{Haste, Link, WINDOW_VIDEO};
 use crate::rate::{Controller, ControllerConfig, Estimator, FeedbackFault, Pacer, PathState, SentPacket};
 use crate::repair::Fault;
 use crate::units::Timestamp;
@@ -48,11 +48,14 @@ const RECORDS_MAX: usize = 4096;
 /// How long a receiver may hold an acknowledgement of QUIC's where the round trip is no shorter than that; on shorter ways it is
 /// 25 ms. One costs a relay as much as five packets of a burst.
 pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(50);
+/// Packets of a burst that share an allocation at most: as many as leave in one go.
+const BUFFER_PACKETS_MAX: u64 = 16;
 /// A keyframe of 720p video with its parity.
 const KEYFRAME_BYTES: u64 = 100_000;
 
-/// What left longer ago is not repaired any more, whatever a report says of it.
-const RECORD_AGE_MAX: Duration = REPAIR_MAX;
+/// What left longer ago than so many times [`Link::give_up`] is not kept: even if the link gets worse meanwhile, nobody
+/// repairs it.
+const RECORD_GIVE_UPS: u32 = 2;
 
 /// What left in one packet: at most two are needed to know what its loss means.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +69,8 @@ struct Record {
 }
 
 impl Record {
-    fn is_old(&self, now: Timestamp) -> bool {
-        now.saturating_since(self.at) > RECORD_AGE_MAX
+    fn is_old(&self, now: Timestamp, link: &Link) -> bool {
+        now.saturating_since(self.at) > link.give_up() * RECORD_GIVE_UPS
     }
 }
 
@@ -107,6 +110,8 @@ pub struct HopSender {
     repaired_at: Timestamp,
     /// Parity is sent before it is asked for.
     parity: bool,
+    /// Room for packets of the burst under way: they are made one after the other in one allocation.
+    buffer: BytesMut,
     stats: SendStats,
 }
 
@@ -126,6 +131,7 @@ impl Default for HopSender {
             allowance: Allowance::default(),
             repaired_at: Timestamp::ZERO,
             parity: true,
+            buffer: BytesMut::new(),
             stats: SendStats::default(),
         }
     }
@@ -465,7 +471,7 @@ impl HopSender {
             }
             bytes += entry.bytes;
             self.riders.push_back((self.tx_seq, record));
-            while self.riders.front().is_some_and(|(_, oldest)| oldest.is_old(now))
+            while self.riders.front().is_some_and(|(_, oldest)| oldest.is_old(now, &self.link))
                 || self.riders.len() > RECORDS_MAX
             {
                 self.riders.pop_front();
@@ -486,7 +492,7 @@ impl HopSender {
         self.tx_seq += 1;
         let burst = (self.queues.len() as u64).min(BURST_MAX);
         let is_calm = self.controller.is_calm(now);
-        let datagram = Packet { tx_seq, burst, is_calm, parts }.encode();
+        let datagram = self.encode(&Packet { tx_seq, burst, is_calm, parts });
         // The pacer counted what was estimated; what it did not know of, it learns now.
         self.pacer.on_sent(now, entry.bytes);
         self.estimator.on_sent(SentPacket {
@@ -496,7 +502,7 @@ impl HopSender {
             burst_end: tx_seq + burst,
         });
         self.records.push_back(record);
-        while self.records.front().is_some_and(|oldest| oldest.is_old(now))
+        while self.records.front().is_some_and(|oldest| oldest.is_old(now, &self.link))
             || self.records.len() > RECORDS_MAX
         {
             self.records.pop_front();
@@ -508,6 +514,21 @@ impl HopSender {
             _ => &mut self.stats.source,
         };
         *counter += datagram.len() as u64;
+        datagram
+    }
+
+    fn encode(&mut self, packet: &Packet) -> Bytes {
+        let size = packet.size();
+        if self.buffer.capacity() < size {
+            let packets = 1 + packet.burst.min(BUFFER_PACKETS_MAX - 1) as usize;
+            self.buffer = BytesMut::with_capacity(size * packets);
+        }
+        packet.encode_into(&mut self.buffer);
+        let datagram = self.buffer.split().freeze();
+        if packet.burst == 0 {
+            // Nothing is kept between bursts.
+            self.buffer = BytesMut::new();
+        }
         datagram
     }
 }

@@ -7,7 +7,7 @@
 //! - when a burst should have ended and its tail did not come;
 //! - every 5 ms for a while after something turned out to be missing, because a report may be lost too, and
 //!   every 10 ms for as long as a frame is incomplete;
-//! - otherwise every 50 ms, 25 ms while the rate grows, and 100 ms where the sender finds the path calm, as long as
+//! - otherwise every 50 ms, 25 ms while the rate grows, and 200 ms where the sender finds the path calm, as long as
 //!   packets come.
 
 use std::collections::VecDeque;
@@ -25,8 +25,9 @@ const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
 const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Every report costs the sender a wake-up: a relay with hundreds of receivers spends a third of its time on them. A queue
-/// that forms on a calm path is heard of so much later at most.
-const INTERVAL_CALM: Duration = Duration::from_millis(100);
+/// that forms on a calm path is heard of so much later at most; and if one is lost, the next comes before the sender takes
+/// the silence for a broken path.
+const INTERVAL_CALM: Duration = Duration::from_millis(200);
 /// Bounds of the wait for a burst's tail; the upper one is some frames: where most packets are lost, what
 /// looks like a tail is often the middle of a burst.
 const TAIL_WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
@@ -47,7 +48,7 @@ const SETTLED: usize = 64;
 const BIT_REPEATS: (usize, Duration) = (8, Duration::from_millis(150));
 const TIME_REPEATS: (usize, Duration) = (6, Duration::from_millis(60));
 /// Both on a calm path: nothing is lost there, and what is, is reported again as soon as a gap shows.
-const CALM_REPEATS: (usize, Duration) = (2, Duration::from_millis(150));
+const CALM_REPEATS: (usize, Duration) = (1, Duration::from_millis(150));
 /// Reports remembered for that: 150 ms of them at the closest spacing.
 const MARKS_MAX: usize = 80;
 /// Reports made after the last packet came, in case one is lost.

@@ -224,15 +224,24 @@ impl Packet {
     /// The packet as a datagram. The caller keeps the sum of the parts' [`Part::size`] and
     /// [`Packet::HEAD_MAX`] within [`DATAGRAM_MAX`].
     pub fn encode(&self) -> Bytes {
-        let size: usize = self.parts.iter().map(Part::size).sum();
-        let mut out = BytesMut::with_capacity(Self::HEAD_MAX + size);
-        out.put_u8(if self.is_calm { KIND_PACKET | CALM } else { KIND_PACKET });
-        varint::put(&mut out, self.tx_seq);
-        varint::put(&mut out, self.burst.min(BURST_MAX));
-        for (at, part) in self.parts.iter().enumerate() {
-            part.encode(at + 1 == self.parts.len(), &mut out);
-        }
+        let mut out = BytesMut::with_capacity(self.size());
+        self.encode_into(&mut out);
         out.freeze()
+    }
+
+    /// An upper bound of its bytes as a datagram.
+    pub fn size(&self) -> usize {
+        Self::HEAD_MAX + self.parts.iter().map(Part::size).sum::<usize>()
+    }
+
+    /// Puts the packet behind what is in `out`, as [`encode`](Self::encode) makes it.
+    pub fn encode_into(&self, out: &mut BytesMut) {
+        out.put_u8(if self.is_calm { KIND_PACKET | CALM } else { KIND_PACKET });
+        varint::put(out, self.tx_seq);
+        varint::put(out, self.burst.min(BURST_MAX));
+        for (at, part) in self.parts.iter().enumerate() {
+            part.encode(at + 1 == self.parts.len(), out);
+        }
     }
 
     /// Reads a media packet.
@@ -299,8 +308,7 @@ mod tests {
     fn a_packet_reads_back() {
         let packet = packet();
         let bytes = packet.encode();
-        let bound = Packet::HEAD_MAX + packet.parts.iter().map(Part::size).sum::<usize>();
-        assert!(bytes.len() <= bound);
+        assert!(bytes.len() <= packet.size());
         assert_eq!(Packet::decode(bytes).unwrap(), packet);
     }
 

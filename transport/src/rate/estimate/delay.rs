@@ -113,7 +113,7 @@ pub(super) enum Verdict {
 #[derive(Default, Debug)]
 pub(super) struct Delay {
     least: Least,
-    /// Arrival and delay of the packets of the last [`STANDING`], by the receiver's clock.
+    /// Arrival and delay of the packets of the last [`STANDING`], by the receiver's clock and in its order.
     recent: VecDeque<(Timestamp, i64)>,
     last_us: Option<i64>,
     disagreements: u32,
@@ -151,10 +151,10 @@ impl Delay {
     pub(super) fn add(&mut self, now: Timestamp, at: Timestamp, owd_us: i64) -> Duration {
         self.least.add(now, owd_us);
         self.last_us = Some(owd_us);
-        self.recent.push_back((at, owd_us));
-        let newest = self.recent.iter().map(|(at, _)| *at).max().unwrap_or(at);
-        self.recent.retain(|(at, _)| newest.saturating_since(*at) <= STANDING);
-        if self.recent.len() > ARRIVALS_MAX {
+        insert_in_order(&mut self.recent, (at, owd_us));
+        let newest = self.recent.back().map_or(at, |(at, _)| *at);
+        let is_old = |(at, _): &(Timestamp, i64)| newest.saturating_since(*at) > STANDING;
+        while self.recent.front().is_some_and(is_old) || self.recent.len() > ARRIVALS_MAX {
             self.recent.pop_front();
         }
         self.last_queue()
@@ -192,8 +192,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn add(&mut self, at: Timestamp, bytes: u32) {
-        let place = self.arrivals.partition_point(|(other, _)| *other <= at);
-        self.arrivals.insert(place, (at, bytes));
+        insert_in_order(&mut self.arrivals, (at, bytes));
         let newest = self.arrivals.back().map_or(at, |(at, _)| *at);
         let spare = |second: Option<&(Timestamp, u32)>| {
             second.is_some_and(|(at, _)| newest.saturating_since(*at) >= DELIVERY)
@@ -213,4 +212,13 @@ impl Delivery {
         let bytes: u64 = self.arrivals.iter().skip(1).map(|(_, bytes)| u64::from(*bytes)).sum();
         bytes * 8_000_000 / span.as_micros() as u64
     }
+}
+
+/// Arrivals come in order but for reordering.
+fn insert_in_order<T>(arrivals: &mut VecDeque<(Timestamp, T)>, arrival: (Timestamp, T)) {
+    if arrivals.back().is_none_or(|(newest, _)| *newest <= arrival.0) {
+        return arrivals.push_back(arrival);
+    }
+    let place = arrivals.partition_point(|(other, _)| *other <= arrival.0);
+    arrivals.insert(place, arrival);
 }
