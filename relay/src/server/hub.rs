@@ -1,9 +1,11 @@
 //! The lobby behind its lock, and the way from its notices to the connections.
 
+pub(super) mod shedding;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use parlor_transport::address::RelayAddress;
@@ -12,7 +14,7 @@ use parlor_transport::error::{Code, Refusal};
 use parlor_transport::id::SessionId;
 use parlor_transport::quic::Session;
 use parlor_transport::units::{Timestamp, UnixTime};
-use parlor_transport::wire::control::{self, AppMessage, ClientMessage, Departure, RelayMessage};
+use parlor_transport::wire::control::{AppMessage, ClientMessage, Departure};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -23,7 +25,7 @@ use crate::forward::cursor::CutFrames;
 use crate::forward::voices::Voices;
 use crate::gate::{Gate, GateCounts};
 use crate::http::webhooks::Outbox;
-use crate::limits::{NOTICES_MAX, OVERLOAD_TOLD_PER_BEAT};
+use crate::limits::NOTICES_MAX;
 use crate::lobby::outbox::Put;
 use crate::lobby::{Lobby, Notice, Output, SharedRoom, Survey};
 use crate::lock;
@@ -47,6 +49,8 @@ pub(crate) struct Hub {
     overload: Mutex<Overload>,
     /// What is left out, for every frame to ask.
     shed: AtomicU8,
+    /// Some clients have not been told of it. Set with the state's lock held.
+    has_untold: AtomicBool,
     /// Nobody else can be served.
     is_full: AtomicBool,
     settings: watch::Sender<Arc<Settings>>,
@@ -107,20 +111,6 @@ struct Route {
     level: u8,
 }
 
-impl Route {
-    /// Tells the client the level of overload, if it is in a room and was told another. One whose box is full is told the
-    /// next one.
-    fn tell(&mut self, level: u8) {
-        if !self.is_in || self.level == level {
-            return;
-        }
-        let message = RelayMessage::Overload(control::Overload { level });
-        if self.mail.try_send(Mail::Notice(Notice::Send(message))).is_ok() {
-            self.level = level;
-        }
-    }
-}
-
 /// What a connection gets when it comes.
 pub(crate) struct Connected {
     pub(crate) id: SessionId,
@@ -178,19 +168,6 @@ impl CutCounts {
             count.fetch_add(more, Ordering::Relaxed);
         }
     }
-}
-
-/// Whether the machine keeps up, and what is left out.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct OverloadFigures {
-    /// What is left out.
-    pub shed: Shed,
-    /// Because an operator said so.
-    pub is_forced: bool,
-    /// How late tasks are woken.
-    pub lateness: Duration,
-    /// Whether nobody may join.
-    pub is_full: bool,
 }
 
 /// What happened since the relay started.
@@ -260,69 +237,13 @@ impl Hub {
             gate: Mutex::new(Gate::new(now, settings.limits.clone())),
             overload: Mutex::new(overload),
             shed: AtomicU8::new(Shed::NONE.to_bits()),
+            has_untold: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             settings: watch::Sender::new(Arc::new(settings)),
             reloading: Reloading::default(),
         };
         hub.look_at_overload();
         hub
-    }
-
-    /// What is left out because the machine is too slow.
-    pub(crate) fn shed(&self) -> Shed {
-        Shed::from_bits(self.shed.load(Ordering::Relaxed))
-    }
-
-    /// A task that asked to be woken was woken so late.
-    pub(crate) fn note_lateness(&self, now: Timestamp, late: Duration) {
-        lock(&self.overload).sample(now, late);
-        self.look_at_overload();
-        lock(&self.state).tell_overload();
-    }
-
-    pub(crate) fn force_overload(&self, forced: Option<Shed>) {
-        lock(&self.overload).force(self.clock.now(), forced);
-        tracing::info!(level = ?forced.map(Shed::level), "the level of overload is set by an operator");
-        self.look_at_overload();
-    }
-
-    pub(crate) fn overload(&self) -> OverloadFigures {
-        let overload = lock(&self.overload);
-        OverloadFigures {
-            shed: overload.shed(),
-            is_forced: overload.forced().is_some(),
-            lateness: overload.lateness(),
-            is_full: overload.is_full(),
-        }
-    }
-
-    /// Makes known what is left out now.
-    fn look_at_overload(&self) {
-        let OverloadFigures { shed, lateness, is_full, is_forced } = self.overload();
-        let before = Shed::from_bits(self.shed.swap(shed.to_bits(), Ordering::Relaxed));
-        let (level, video_eighths) = (shed.level(), shed.share());
-        if shed > before {
-            tracing::warn!(
-                level,
-                video_eighths,
-                ?lateness,
-                is_forced,
-                "the machine is too slow: more is left out"
-            );
-        } else if shed < before {
-            tracing::info!(level, video_eighths, ?lateness, is_forced, "less is left out");
-        }
-        if level != before.level() {
-            let mut state = lock(&self.state);
-            (state.level, state.untold) = (level, Some(SessionId(0)));
-        }
-        if is_full != self.is_full.swap(is_full, Ordering::Relaxed) {
-            match is_full {
-                true => tracing::warn!("the machine is too slow for those who are here: nobody may join"),
-                false => tracing::info!("joins are taken again"),
-            }
-            self.operate(|_, _, lobby| lobby.set_full(is_full));
-        }
     }
 
     /// Held for one question at a time, and with no other lock.
@@ -639,16 +560,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// Tells some more clients the level of overload. To wake them all at once would add to it.
-    fn tell_overload(&mut self) {
-        let Some(from) = self.untold else { return };
-        let mut routes = self.routes.range_mut(from..);
-        for (_, route) in routes.by_ref().take(OVERLOAD_TOLD_PER_BEAT) {
-            route.tell(self.level);
-        }
-        self.untold = routes.next().map(|(id, _)| *id);
     }
 
     /// Puts an app message into somebody's outbox.

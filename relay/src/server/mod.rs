@@ -34,7 +34,7 @@ use crate::overload::{Overload, Shed};
 use crate::room::index::{MemoryIndex, RoomKey};
 use hub::{Calendar, system_date};
 pub(crate) use hub::{Connected, Hub, Mail, Readiness};
-pub use hub::{Counters, OverloadFigures};
+pub use hub::{Counters, shedding::OverloadFigures};
 use reload::Settings;
 pub use reload::{ReloadError, Reloaded};
 pub(crate) use signals::Told;
