@@ -15,6 +15,10 @@ const LOSS_MAX: f64 = 0.8;
 const FACTOR: f64 = 2.0;
 /// The same for frames that others build on for long, and on links that lose in bursts.
 const FACTOR_HIGH: f64 = 4.0;
+/// The same where so much is lost that rounds of feedback fail one after the other, and the picture stands meanwhile.
+const FACTOR_HEAVY: f64 = 2.5;
+/// From this share on.
+const LOSS_HEAVY: f64 = 0.4;
 /// The same where a round of feedback is too long.
 const FACTOR_HASTE: f64 = 5.4;
 /// The same on ways so long that one round of feedback takes longer than [`BUDGET`].
@@ -30,6 +34,8 @@ const VOICE_LOSS_MIN: f64 = 0.01;
 const VOICE: (f64, f64) = (0.2, 2.5);
 /// More would be a second stream.
 const VOICE_MAX: f64 = 3.0;
+/// A gap within a frame is reported, and the repair queued, within a round trip and this.
+const REPORTED_WITHIN: Duration = Duration::from_millis(15);
 /// Frames that one parity symbol of video looks back over.
 pub const WINDOW_VIDEO: usize = 4;
 /// Up to this many symbols the odds are computed exactly, beyond it by the normal approximation.
@@ -132,7 +138,7 @@ impl Link {
         if self.loss < LOSS_MIN {
             return 0.0;
         }
-        let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { FACTOR };
+        let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { self.factor() };
         let factor = match haste {
             Haste::High => FACTOR_HASTE,
             Haste::Usual if self.deadline() > BUDGET => FACTOR_FAR,
@@ -141,6 +147,13 @@ impl Link {
         };
         // More parity than media would only push out what it is to protect.
         (factor * self.odds()).min(PARITY_MAX) * symbols as f64
+    }
+
+    /// Of a frame that takes so long to leave, the share whose losses are reported only after all of it has left. Where most is
+    /// lost, reports and what answers them are, too, and nothing is asked for in time.
+    pub fn unasked_share(&self, drain: Duration) -> f64 {
+        let round = self.srtt + REPORTED_WITHIN;
+        if drain <= round || self.loss > LOSS_HEAVY { 1.0 } else { round.as_secs_f64() / drain.as_secs_f64() }
     }
 
     /// Redundant symbols that a voice packet earns, not whole, and the frames that they look back over.
@@ -154,8 +167,12 @@ impl Link {
 
     /// What repair of all kinds is expected to add to the media, as a share of it.
     pub fn overhead(&self) -> f64 {
-        let parity = if self.loss < LOSS_MIN { 0.0 } else { FACTOR * self.odds() };
+        let parity = if self.loss < LOSS_MIN { 0.0 } else { self.factor() * self.odds() };
         parity + self.odds()
+    }
+
+    fn factor(&self) -> f64 {
+        if self.loss > LOSS_HEAVY { FACTOR_HEAVY } else { FACTOR }
     }
 
     /// The share of the rate that repair may take.
@@ -255,6 +272,13 @@ mod tests {
         assert!((link(0.05).parity(19, false, Haste::Usual) - 2.0).abs() < 0.01);
         assert!((link(0.05).parity(19, true, Haste::Usual) - 4.0).abs() < 0.01);
         assert!((link(0.20).overhead() - 0.75).abs() < 0.01);
+    }
+
+    #[test]
+    fn what_is_asked_for_in_time_needs_no_parity() {
+        let shares = [0, 65, 130, 650].map(|ms| link(0.05).unasked_share(Duration::from_millis(ms)));
+        assert_eq!(shares, [1.0, 1.0, 0.5, 0.1]);
+        assert_eq!(link(0.5).unasked_share(Duration::from_secs(1)), 1.0);
     }
 
     #[test]

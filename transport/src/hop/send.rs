@@ -218,10 +218,14 @@ impl HopSender {
         if !self.parity || !delivery.is_repaired() || self.ablation == Ablation::PlainNack {
             return Ok(());
         }
+        let drain = self.pacer.drain_time(now);
         let Some(state) = self.lanes.get_mut(&key) else { return Ok(()) };
         let is_hasty = delivery == Delivery::LowLatency || self.ablation == Ablation::ParityOnly;
         let haste = if is_hasty { Haste::High } else { Haste::Usual };
-        let due = state.earn_parity(self.link.parity(shape.symbols(), header.keyframe, haste));
+        // What is lost of the beginning of a frame that leaves slowly is asked for while the rest still leaves.
+        let unasked = if is_hasty { 1.0 } else { self.link.unasked_share(drain) };
+        let parity = self.link.parity(shape.symbols(), header.keyframe, haste) * unasked;
+        let due = state.earn_parity(parity);
         let frames = state.reach(sequence, WINDOW_VIDEO);
         for symbol in 0..due.min(QUEUE_REPAIR_MAX) {
             let slice = symbol % shape.slices();
