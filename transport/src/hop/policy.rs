@@ -15,10 +15,6 @@ const LOSS_MAX: f64 = 0.8;
 const FACTOR: f64 = 2.0;
 /// The same for frames that others build on for long, and on links that lose in bursts.
 const FACTOR_HIGH: f64 = 4.0;
-/// The same where so much is lost that rounds of feedback fail one after the other, and the picture stands meanwhile.
-const FACTOR_HEAVY: f64 = 2.5;
-/// From this share on.
-const LOSS_HEAVY: f64 = 0.4;
 /// The same where a round of feedback is too long.
 const FACTOR_HASTE: f64 = 5.4;
 /// The same on ways so long that one round of feedback takes longer than [`BUDGET`].
@@ -34,6 +30,8 @@ const VOICE_LOSS_MIN: f64 = 0.01;
 const VOICE: (f64, f64) = (0.2, 2.5);
 /// More would be a second stream.
 const VOICE_MAX: f64 = 3.0;
+/// Where more is lost, so are reports and what answers them.
+const LOSS_HEAVY: f64 = 0.4;
 /// A gap within a frame is reported, and the repair queued, within a round trip and this.
 const REPORTED_WITHIN: Duration = Duration::from_millis(15);
 /// Frames that one parity symbol of video looks back over.
@@ -138,7 +136,7 @@ impl Link {
         if self.loss < LOSS_MIN {
             return 0.0;
         }
-        let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { self.factor() };
+        let base = if is_keyframe || self.loss < LOSS_LOW { FACTOR_HIGH } else { FACTOR };
         let factor = match haste {
             Haste::High => FACTOR_HASTE,
             Haste::Usual if self.deadline() > BUDGET => FACTOR_FAR,
@@ -167,12 +165,8 @@ impl Link {
 
     /// What repair of all kinds is expected to add to the media, as a share of it.
     pub fn overhead(&self) -> f64 {
-        let parity = if self.loss < LOSS_MIN { 0.0 } else { self.factor() * self.odds() };
+        let parity = if self.loss < LOSS_MIN { 0.0 } else { FACTOR * self.odds() };
         parity + self.odds()
-    }
-
-    fn factor(&self) -> f64 {
-        if self.loss > LOSS_HEAVY { FACTOR_HEAVY } else { FACTOR }
     }
 
     /// The share of the rate that repair may take.
