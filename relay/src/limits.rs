@@ -185,9 +185,9 @@ pub const PACE_PER_SECOND: u64 = 10_000;
 /// What happens in a room waits no longer than this while the machine has time: people take it for at once. In rooms so
 /// large that this would be more members a second than [`PACE_PER_SECOND_MAX`], it does.
 pub const WINDOW_MAX: Duration = Duration::from_millis(250);
-/// Members of one room told a second in any case: more than half a core.
+/// Members of one room told a second in any case: by the same reckoning 0.6 of a core.
 pub const PACE_PER_SECOND_MAX: u64 = 25_000;
-/// The same when the machine is full.
+/// The longest window of all: of a room of any size, and when the machine is full.
 pub const WINDOW_FULL_MAX: Duration = Duration::from_secs(1);
 /// The machine is full when members are told so much later than they were to be: several times what timers and other
 /// tasks cost otherwise.

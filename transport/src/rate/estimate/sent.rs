@@ -40,7 +40,7 @@ pub(super) enum Fate {
     Lost,
 }
 
-/// A packet as it is kept: a relay has a second of them for every subscriber.
+/// A packet as it is kept: a relay has [`SETTLED_AGE`] of them for every subscriber.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     at: Timestamp,
