@@ -11,7 +11,7 @@ use parlor_transport::id::StreamAlias;
 use parlor_transport::quic::{
     Arrival, Endpoint, Identity, MessageReceiver, MessageSender, Options, Outgoing, RecvError, Session, Trust,
 };
-use parlor_transport::sim::{self, Loss, Profile, Sim};
+use parlor_transport::sim::{self, Jitter, Loss, Profile, Sim};
 use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::{
     ClientMessage, ClockReply, Delivery, Hello, ProbeClock, RelayMessage, VERSION,
@@ -98,6 +98,18 @@ fn a_request_in_the_first_flight_is_answered_after_two_round_trips() {
 
 /// Sends `count` frames at 30/s and returns the ages and numbers of those that came.
 async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -> Vec<(u64, Duration)> {
+    send_frames_of(sim, link, delivery, count, 4000, &mut |_, _| {}).await
+}
+
+/// The same with frames of `size` bytes; `look` is shown the sender's session before each.
+async fn send_frames_of(
+    sim: &Sim,
+    link: Profile,
+    delivery: Delivery,
+    count: u64,
+    size: usize,
+    look: &mut impl FnMut(u64, &Session),
+) -> Vec<(u64, Duration)> {
     let (client, server) = pair(sim, link).await;
     let server = server.await.unwrap();
     let (mut inbound, lanes) = server.inbound();
@@ -108,7 +120,7 @@ async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -
         let mut came = Vec::new();
         while let Ok(Arrival::Frame(received)) = inbound.next().await {
             let number = received.frame.header().number;
-            assert_eq!(received.frame, frame(number, 4000));
+            assert_eq!(received.frame, frame(number, size));
             let sent = start + Duration::from_micros(33_333) * number as u32;
             came.push((number, server.clock().now().saturating_since(sent)));
         }
@@ -127,12 +139,13 @@ async fn send_frames(sim: &Sim, link: Profile, delivery: Delivery, count: u64) -
                 () = media.progress() => {}
             }
         }
+        look(number, &client);
         media.send(Outgoing {
             lane: 3,
             delivery,
             urgent: false,
             sequence: None,
-            frame: frame(number, 4000).into(),
+            frame: frame(number, size).into(),
         });
         media.flush();
     }
@@ -167,6 +180,39 @@ fn lost_packets_lose_frames_as_datagrams_and_only_time_on_quic_streams() {
     assert_eq!(count(Delivery::QuicStream), 300);
     let datagrams = count(Delivery::Datagram);
     assert!((240..300).contains(&datagrams), "{datagrams} of 300 frames of 4 packets at 2 %");
+}
+
+/// A relay does this for every subscriber and frame. Each packet more, in either direction, wakes it once more.
+#[test]
+fn where_nothing_is_lost_a_frame_is_answered_by_one_packet() {
+    const FRAMES: u64 = 30 * 12;
+    let jittered = Jitter::InOrder { mean: Duration::from_millis(2), max: Duration::from_millis(8) };
+    for (link, jitter) in [(None, None), (Some(20_000_000), None), (None, Some(jittered))] {
+        let mut profile = Profile::perfect().with_rtt(Duration::from_millis(10));
+        if let Some(rate) = link {
+            profile = profile.with_rates((rate, 200_000), (rate, 200_000));
+        }
+        if let Some(jitter) = jitter {
+            profile = profile.with_jitter(jitter);
+        }
+        let mut counted = Vec::new();
+        let came = sim::run(5, async |sim| {
+            send_frames_of(&sim, profile, Delivery::Adaptive, FRAMES, 8000, &mut |number, session| {
+                // The first seconds may be watched more closely.
+                if number == 30 * 5 || number + 1 == FRAMES {
+                    counted.push(session.datagrams());
+                }
+            })
+            .await
+        });
+        assert_eq!(came.len() as u64, FRAMES);
+        let frames = (FRAMES - 1 - 30 * 5) as f64;
+        let [(rx_before, tx_before), (rx, tx)] = counted[..] else { panic!("{counted:?}") };
+        let (answers, packets) = ((rx - rx_before) as f64 / frames, (tx - tx_before) as f64 / frames);
+        // An acknowledgement for each, and five reports a second, which are acknowledged.
+        assert!(answers <= 1.2, "{link:?} {jitter:?}: {answers} packets come back for a frame");
+        assert!(packets <= 8.2, "{link:?} {jitter:?}: {packets} leave for one of 8");
+    }
 }
 
 #[test]

@@ -69,8 +69,8 @@ struct Record {
 }
 
 impl Record {
-    fn is_old(&self, now: Timestamp, link: &Link) -> bool {
-        now.saturating_since(self.at) > link.give_up() * RECORD_GIVE_UPS
+    fn is_old(&self, now: Timestamp, give_up: Duration) -> bool {
+        now.saturating_since(self.at) > give_up * RECORD_GIVE_UPS
     }
 }
 
@@ -101,6 +101,8 @@ pub struct HopSender {
     estimator: Estimator,
     controller: Controller,
     link: Link,
+    /// [`Link::give_up`], which every packet asks for.
+    give_up: Duration,
     tx_seq: u64,
     /// What left, the newest last; the last one has number `tx_seq − 1`.
     records: VecDeque<Record>,
@@ -125,6 +127,7 @@ impl Default for HopSender {
             estimator: Estimator::default(),
             controller: Controller::new(ControllerConfig::default()),
             link: Link::default(),
+            give_up: Link::default().give_up(),
             tx_seq: 0,
             records: VecDeque::new(),
             riders: VecDeque::new(),
@@ -313,6 +316,7 @@ impl HopSender {
         if let Some(estimate) = self.estimator.estimate() {
             self.controller.on_estimate(now, &estimate);
             self.link = estimate.into();
+            self.give_up = self.link.give_up();
         }
         self.set_pace(now);
         self.repair(now, feedback);
@@ -381,6 +385,7 @@ impl HopSender {
     fn set_pace(&mut self, now: Timestamp) {
         let burst_pace = self.controller.burst_pace(now, self.pacer.queue_age(now));
         self.pacer.set_rates(self.controller.rate(), burst_pace);
+        self.pacer.set_calm(self.controller.is_calm(now));
     }
 
     fn enqueue(&mut self, now: Timestamp, class: Class, entry: Entry) {
@@ -398,7 +403,7 @@ impl HopSender {
         if let Waiting::Gone = entry.waiting {
             return Some((vec![Part::Gone { hop: hop(sequence) }], Record { span: 1, ..record }));
         }
-        let give_up = self.link.give_up();
+        let give_up = self.give_up;
         let (_, voice_window) = self.link.voice_redundancy();
         let state = self.lanes.get_mut(&(lane, track))?;
         if let Waiting::Source { index } = entry.waiting {
@@ -475,7 +480,7 @@ impl HopSender {
             }
             bytes += entry.bytes;
             self.riders.push_back((self.tx_seq, record));
-            while self.riders.front().is_some_and(|(_, oldest)| oldest.is_old(now, &self.link))
+            while self.riders.front().is_some_and(|(_, oldest)| oldest.is_old(now, self.give_up))
                 || self.riders.len() > RECORDS_MAX
             {
                 self.riders.pop_front();
@@ -506,7 +511,7 @@ impl HopSender {
             burst_end: tx_seq + burst,
         });
         self.records.push_back(record);
-        while self.records.front().is_some_and(|oldest| oldest.is_old(now, &self.link))
+        while self.records.front().is_some_and(|oldest| oldest.is_old(now, self.give_up))
             || self.records.len() > RECORDS_MAX
         {
             self.records.pop_front();

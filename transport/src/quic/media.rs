@@ -90,22 +90,19 @@ impl Out {
 
     /// Hands quinn what may leave now. Gives the time to come again.
     fn pump(&self, now: Timestamp, hop: &mut HopSender) -> Option<Timestamp> {
-        let mut space = None;
+        let next = hop.poll_timeout(now)?;
+        if next > now {
+            return Some(next);
+        }
+        // Asked once for a burst: it takes the connection's lock.
+        let mut space = self.quinn.datagram_send_buffer_space();
         loop {
-            let next = hop.poll_timeout(now)?;
-            if next > now {
-                return Some(next);
-            }
-            // Asked once for a burst: it takes the connection's lock.
-            let left = space.unwrap_or_else(|| self.quinn.datagram_send_buffer_space());
-            if left < 2 * (DATAGRAM_MAX + DATAGRAM_RECORD) {
+            if space < 2 * (DATAGRAM_MAX + DATAGRAM_RECORD) {
                 return Some(now + RETRY);
             }
-            let packet = hop.poll_transmit(now);
-            space = Some(left - packet.as_ref().map_or(0, |packet| packet.len() + DATAGRAM_RECORD));
-            if let Some(packet) = packet
-                && let Err(quinn::SendDatagramError::ConnectionLost(_)) = self.quinn.send_datagram(packet)
-            {
+            let Some(packet) = hop.poll_transmit(now) else { return hop.poll_timeout(now) };
+            space -= packet.len() + DATAGRAM_RECORD;
+            if let Err(quinn::SendDatagramError::ConnectionLost(_)) = self.quinn.send_datagram(packet) {
                 return None;
             }
         }

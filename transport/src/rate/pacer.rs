@@ -17,6 +17,8 @@ const BURST_MIN_BYTES: f64 = 2400.0;
 /// Back to back on fast links: what leaves in one go costs the host one system call and the peer one wake-up, and
 /// makes a queue no longer than this.
 const BURST: Duration = Duration::from_millis(5);
+/// The same on a calm path: a frame of a stream that uses a small part of it leaves in one go.
+const BURST_CALM: Duration = Duration::from_millis(10);
 /// A queue left by a keyframe is to be gone after this.
 const CLEAR: Duration = Duration::from_millis(500);
 const BURST_MAX_BYTES: f64 = 16.0 * 1200.0;
@@ -41,6 +43,7 @@ const BURST_MAX_BYTES: f64 = 16.0 * 1200.0;
 pub struct Pacer {
     rate: f64,
     floor: f64,
+    calm: bool,
     /// When the bytes sent so far have left at the pace they were given.
     free_at: Timestamp,
     /// Bytes that may still leave at [`PEAK`]; below zero after a long burst.
@@ -56,6 +59,7 @@ impl Default for Pacer {
         Pacer {
             rate: 0.0,
             floor: 10e6,
+            calm: false,
             free_at: Timestamp::ZERO,
             credit: 0.0,
             credited: Timestamp::ZERO,
@@ -69,6 +73,11 @@ impl Pacer {
     /// The average rate, and what the path is known to carry of a burst, both in bits/s.
     pub fn set_rates(&mut self, rate: u64, burst_rate: u64) {
         (self.rate, self.floor) = (rate.max(1) as f64, burst_rate as f64);
+    }
+
+    /// Whether the path carries far more than is used of it.
+    pub fn set_calm(&mut self, calm: bool) {
+        self.calm = calm;
     }
 
     /// A datagram is to be sent some time.
@@ -87,10 +96,10 @@ impl Pacer {
     /// When the next datagram may leave; not after `now` means at once.
     pub fn next_send(&self, now: Timestamp) -> Timestamp {
         let pace = self.pace(now);
-        let burst = (pace / 8.0 * BURST.as_secs_f64()).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
+        let length = if self.calm { BURST_CALM } else { BURST };
+        let burst = (pace / 8.0 * length.as_secs_f64()).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
         // The burst's last packet leaves when all before it would have been through but for this.
-        let ahead = Duration::from_secs_f64((burst - 1200.0) * 8.0 / pace);
-        self.free_at - ahead
+        self.free_at - Duration::from_secs_f64((burst - 1200.0) * 8.0 / pace)
     }
 
     /// A datagram left.
@@ -192,6 +201,16 @@ mod tests {
             times.iter().filter(|time| **time == 0).count()
         };
         assert_eq!([at_once(1_000_000), at_once(10_000_000), at_once(400_000_000)], [2, 5, 16]);
+    }
+
+    #[test]
+    fn on_a_calm_path_a_frame_leaves_in_one_go() {
+        let at_once = |calm| {
+            let mut pacer = pacer(1, 9_500_000);
+            pacer.set_calm(calm);
+            send(&mut pacer, 1_000_000, 100).iter().filter(|time| **time == 0).count()
+        };
+        assert_eq!([at_once(false), at_once(true)], [4, 9]);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!   has stayed open for as long as reordered packets usually take;
 //! - when a burst should have ended and its tail did not come;
 //! - every 5 ms for a while after something turned out to be missing, because a report may be lost too, and
-//!   every 10 ms for as long as a frame is incomplete;
+//!   every 10 ms for as long as a frame is incomplete; but where the sender finds the path calm, a frame that is only just
+//!   coming in lacks nothing: something has to be found missing;
 //! - otherwise every 50 ms, 25 ms while the rate grows, and 200 ms where the sender finds the path calm, as long as
 //!   packets come.
 
@@ -22,6 +23,8 @@ const INTERVAL_NEWS: Duration = Duration::from_millis(5);
 /// A dozen reports: enough to be heard where most are lost.
 const NEWS_FOR: Duration = Duration::from_millis(60);
 const INTERVAL_INCOMPLETE: Duration = Duration::from_millis(10);
+/// On a calm path, for so long what turned out to be missing may be why a frame is incomplete: none is repaired for longer.
+const MISSED_FOR: Duration = Duration::from_millis(1000);
 const INTERVAL_RAMPING: Duration = Duration::from_millis(25);
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Every report costs the sender a wake-up: a relay with hundreds of receivers spends a third of its time on them. A queue
@@ -173,7 +176,9 @@ impl FeedbackBuilder {
             // The first report says that something arrived; the sender's RTT hangs on it.
             return Some(self.last_arrival);
         };
-        let regular = if self.incomplete {
+        let is_coming = self.calm && (self.tail_is_open() || last > self.news + MISSED_FOR);
+        let lacks = self.incomplete && !is_coming;
+        let regular = if lacks {
             let next = last + INTERVAL_NEWS;
             Some(if next <= self.news + NEWS_FOR { next } else { last + INTERVAL_INCOMPLETE })
         } else if self.reports_left > 0 && self.calm {

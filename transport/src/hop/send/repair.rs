@@ -36,7 +36,7 @@ impl HopSender {
         }
         self.repaired_at = now;
         let give_up = match self.ablation {
-            Ablation::None => self.link.give_up(),
+            Ablation::None => self.give_up,
             Ablation::PlainNack => return self.resend(now, feedback, None, usize::MAX),
             Ablation::ParityOnly => self.link.deadline(),
         };
@@ -114,7 +114,7 @@ impl HopSender {
             let index = usize::from(index);
             let Some(lane) = self.lanes.get(&frame.track()) else { continue };
             let Some((shape, _, offered)) = lane.source(frame.sequence, index) else { continue };
-            if now.saturating_since(offered) <= self.link.give_up() {
+            if now.saturating_since(offered) <= self.give_up {
                 let bytes = shape.symbol_bytes() + Packet::HEAD_MAX + 16;
                 let is_urgent = lane.get(frame.sequence).is_some_and(|sent| sent.urgent);
                 let entry =
@@ -141,7 +141,7 @@ impl HopSender {
         let Some(lane) = self.lanes.get_mut(&frame.track()) else { return };
         let Some(sent) = lane.get(frame.sequence) else { return };
         let (age, turn) = (now.saturating_since(sent.offered), (!sent.urgent, sent.offered));
-        if need == 0 || age > self.link.give_up() {
+        if need == 0 || age > self.give_up {
             return;
         }
         let shape = sent.block.shape();
