@@ -16,6 +16,7 @@ use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::congestion::WindowTarget;
+use super::reading::FairRuntime;
 use super::resumption::{Connected, Early, Remembered};
 use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
@@ -250,7 +251,7 @@ impl Endpoint {
     fn new(binding: Binding, options: Options, server: Option<quinn::ServerConfig>) -> io::Result<Self> {
         let mut config = EndpointConfig::default();
         config.rng_seed(binding.seed).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
-        let runtime = binding.clock.quinn_runtime();
+        let runtime = Arc::new(FairRuntime::new(binding.clock.clone()));
         let quinn =
             quinn::Endpoint::new_with_abstract_socket(config, server.clone(), binding.socket, runtime)?;
         Ok(Endpoint {
