@@ -78,12 +78,14 @@ pub struct Outcome {
 impl Outcome {
     /// CPU time of the relay for one delivered frame.
     pub fn cpu_per_frame(&self) -> Option<Duration> {
-        (self.delivered > 0).then_some(self.usage?.cpu.div_f64(self.delivered as f64))
+        let usage = self.usage.filter(|_| self.delivered > 0)?;
+        Some(usage.cpu.div_f64(self.delivered as f64))
     }
 
     /// CPU time of the relay for one packet, of the fewest that carry what was delivered.
     pub fn cpu_per_packet(&self) -> Option<Duration> {
-        (self.packets > 0).then_some(self.usage?.cpu.div_f64(self.packets as f64))
+        let usage = self.usage.filter(|_| self.packets > 0)?;
+        Some(usage.cpu.div_f64(self.packets as f64))
     }
 
     /// CPU seconds of the relay for a delivered gigabit.
