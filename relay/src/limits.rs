@@ -191,14 +191,14 @@ pub const PACE_PER_SECOND_MAX: u64 = 25_000;
 pub const WINDOW_FULL_MAX: Duration = Duration::from_secs(1);
 /// The machine is full when members are told so much later than they were to be: several times what timers and other
 /// tasks cost otherwise.
-pub const PACE_LATE_MAX: Duration = Duration::from_millis(5);
+pub const PACE_LATE_MAX: Duration = Duration::from_millis(10);
 /// How often the relay looks how late it is woken: 50 times a second are nothing, and a dozen make a quarter of a second.
 pub const OVERLOAD_HEARTBEAT: Duration = Duration::from_millis(20);
 /// What is left out is decided so often: two frames of sound late are noticed within a few of these.
 pub const OVERLOAD_ROUND: Duration = Duration::from_millis(250);
-/// And not after fewer looks than this.
-pub const OVERLOAD_SAMPLES_MIN: usize = 4;
-/// The machine is too slow when tasks are woken so late in the median of a round. A frame passes five of them, so that it is
+/// And not after fewer looks than this, of which the worst does not count.
+pub const OVERLOAD_SAMPLES_MIN: u32 = 4;
+/// The machine is too slow when tasks are woken so late in the mean of a round. A frame passes five of them, so that it is
 /// late by three frames of sound then. Timers alone are late by 1 to 2 ms, and on two cores for which nine other tasks
 /// compete by 3 ms (6 at most).
 pub const OVERLOAD_LATE_MAX: Duration = Duration::from_millis(10);
