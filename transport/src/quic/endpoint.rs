@@ -16,7 +16,6 @@ use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::congestion::WindowTarget;
-use super::reading::FairRuntime;
 use super::resumption::{Connected, Early, Remembered};
 use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
@@ -251,7 +250,7 @@ impl Endpoint {
     fn new(binding: Binding, options: Options, server: Option<quinn::ServerConfig>) -> io::Result<Self> {
         let mut config = EndpointConfig::default();
         config.rng_seed(binding.seed).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
-        let runtime = Arc::new(FairRuntime::new(binding.clock.clone()));
+        let runtime = binding.clock.quinn_runtime();
         let quinn =
             quinn::Endpoint::new_with_abstract_socket(config, server.clone(), binding.socket, runtime)?;
         Ok(Endpoint {

@@ -6,7 +6,6 @@ mod congestion;
 pub mod endpoint;
 pub mod inbound;
 pub mod media;
-mod reading;
 mod resumption;
 pub mod session;
 pub mod tls;
