@@ -151,7 +151,7 @@ fn reports(calm: bool, lost: &[u64]) -> Vec<(Timestamp, Feedback)> {
 #[test]
 fn on_a_calm_path_reports_are_few_and_short_but_a_gap_is_told_at_once() {
     let (usual, calm) = (reports(false, &[]), reports(true, &[]));
-    // 2 s of them, and the first seconds' few.
+    // Ten in 2 s, and a few at the beginning.
     assert!(calm.len() <= 13, "{} and {}", calm.len(), usual.len());
     assert!(calm.len() * 2 < usual.len(), "{} and {}", calm.len(), usual.len());
     let covered: Vec<_> = calm.iter().skip(5).map(|(_, report)| report.older.len()).collect();
