@@ -16,6 +16,7 @@ use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::congestion::WindowTarget;
+use super::driver;
 use super::resumption::{Connected, Early, Remembered};
 use super::session::{Ended, Session};
 use super::tls::{Identity, Trust};
@@ -210,7 +211,7 @@ impl Coded for ConnectError {
 /// A socket that makes connections, takes them, or both.
 #[derive(Clone)]
 pub struct Endpoint {
-    quinn: quinn::Endpoint,
+    driver: driver::Endpoint,
     clock: Clock,
     options: Arc<Mutex<Options>>,
     server: Arc<Mutex<Option<quinn::ServerConfig>>>,
@@ -225,7 +226,7 @@ pub struct Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("quinn", &self.quinn).finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("driver", &self.driver).finish_non_exhaustive()
     }
 }
 
@@ -251,10 +252,9 @@ impl Endpoint {
         let mut config = EndpointConfig::default();
         config.rng_seed(binding.seed).cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
         let runtime = binding.clock.quinn_runtime();
-        let quinn =
-            quinn::Endpoint::new_with_abstract_socket(config, server.clone(), binding.socket, runtime)?;
+        let driver = driver::Endpoint::new(config, server.clone(), binding.socket, runtime)?;
         Ok(Endpoint {
-            quinn,
+            driver,
             clock: binding.clock,
             options: Arc::new(Mutex::new(options)),
             server: Arc::new(Mutex::new(server)),
@@ -272,7 +272,7 @@ impl Endpoint {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.quinn.local_addr()
+        self.driver.local_addr()
     }
 
     /// Goes on with another socket: connections migrate to its address. Its clock must be the same.
@@ -280,7 +280,7 @@ impl Endpoint {
     /// # Errors
     /// An I/O error when the socket does not work; the one before stays in use.
     pub fn rebind(&self, binding: Binding) -> io::Result<()> {
-        self.quinn.rebind_abstract(binding.socket)?;
+        self.driver.rebind(binding.socket)?;
         *self.renew.lock().unwrap_or_else(PoisonError::into_inner) = binding.renew;
         self.rebinds.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -296,7 +296,7 @@ impl Endpoint {
         let renew = renew.ok_or_else(|| {
             io::Error::new(io::ErrorKind::Unsupported, "this socket is bound to a port of its user's choice")
         })?;
-        self.quinn.rebind_abstract(renew()?)?;
+        self.driver.rebind(renew()?)?;
         self.rebinds.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -317,7 +317,7 @@ impl Endpoint {
     /// When certificate and key cannot be used.
     pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
         let config = server_config(identity, &self.options(), &self.clock)?;
-        self.quinn.set_server_config(Some(config.clone()));
+        self.driver.set_server_config(config.clone());
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
         Ok(())
     }
@@ -390,19 +390,16 @@ impl Endpoint {
         let window = WindowTarget::default();
         config.transport_config(Arc::new(self.transport("client", &window)));
         config.token_store(self.remembered.tokens.clone());
-        let connecting = self
-            .quinn
-            .connect_with(config, address, host)
+        let connection = self
+            .driver
+            .connect(config, address, host)
             .map_err(|error| failed(Code::ConnectFailed, error.to_string()))?;
-        let connecting = match connecting.into_0rtt() {
-            Ok((connection, accepted)) => {
-                let early = Some(Early(accepted));
-                return Ok(Connected { session: self.session(connection, window), early });
-            }
-            Err(connecting) => connecting,
-        };
-        match connecting.await {
-            Ok(connection) => Ok(Connected { session: self.session(connection, window), early: None }),
+        if connection.has_early_data() {
+            let early = Some(Early(connection.clone()));
+            return Ok(Connected { session: self.session(connection, window), early });
+        }
+        match connection.handshake().await {
+            Ok(_) => Ok(Connected { session: self.session(connection, window), early: None }),
             Err(quinn::ConnectionError::TimedOut) => {
                 Err(failed(Code::ConnectTimeout, Code::ConnectTimeout.text().to_owned()))
             }
@@ -413,25 +410,25 @@ impl Endpoint {
         }
     }
 
-    fn session(&self, connection: quinn::Connection, window: WindowTarget) -> Session {
+    fn session(&self, connection: driver::Connection, window: WindowTarget) -> Session {
         let Options { ablation, frames_in_flight_max, .. } = self.options();
         Session::new(connection, self.clock.clone(), window, ablation, frames_in_flight_max)
     }
 
     /// The next connection that somebody tries to make; `None` once the endpoint is closed.
     pub async fn accept(&self) -> Option<Incoming> {
-        let incoming = self.quinn.accept().await?;
+        let incoming = self.driver.accept().await?;
         Some(Incoming { incoming, endpoint: self.clone() })
     }
 
     /// Ends every connection and takes no more.
     pub fn close(&self, code: Code, text: &str) {
-        self.quinn.close(VarInt::from_u32(code.number()), text.as_bytes());
+        self.driver.close(VarInt::from_u32(code.number()), text.as_bytes());
     }
 
     /// Waits until every ended connection has told its peer, or given up on it.
     pub async fn wait_idle(&self) {
-        self.quinn.wait_idle().await;
+        self.driver.wait_idle().await;
     }
 
     fn transport(&self, side: &str, window: &WindowTarget) -> TransportConfig {
@@ -453,7 +450,7 @@ impl Endpoint {
 /// A connection that somebody tries to make.
 #[derive(Debug)]
 pub struct Incoming {
-    incoming: quinn::Incoming,
+    incoming: driver::Incoming,
     endpoint: Endpoint,
 }
 
@@ -480,10 +477,7 @@ impl Incoming {
 
     /// Asks the client to try again from where it says it is, in one packet (QUIC's Retry) of which nothing is kept.
     pub fn ask_for_proof(self) {
-        // One that has answered this already is refused.
-        if let Err(error) = self.incoming.retry() {
-            error.into_incoming().refuse();
-        }
+        self.incoming.retry();
     }
 
     /// Completes the handshake, or begins with what the peer sent before it was complete (0-RTT data).
@@ -497,26 +491,18 @@ impl Incoming {
         let accepted = match config {
             Some(mut config) => {
                 config.transport_config(Arc::new(self.endpoint.transport("relay", &window)));
-                self.incoming.accept_with(Arc::new(config))
+                self.incoming.accept(Some(Arc::new(config)))
             }
-            None => self.incoming.accept(),
+            None => self.incoming.accept(None),
         };
-        // On this side the connection is there at once; but only who has a ticket has said anything by then.
-        let (connection, handshake) = match accepted.map_err(Ended::from_quinn)?.into_0rtt() {
-            Ok(early) => early,
-            Err(connecting) => {
-                let connection = connecting.await.map_err(Ended::from_quinn)?;
-                return Ok(self.endpoint.session(connection, window));
-            }
-        };
+        let connection = accepted.map_err(Ended::from_quinn)?;
         let session = self.endpoint.session(connection.clone(), window);
         tokio::select! {
             biased;
-            complete = handshake => match connection.close_reason() {
-                Some(error) if !complete => return Err(session.ended(error)),
-                _ => {}
-            },
-            // Who has not proved the address may be anybody: the handshake does it.
+            complete = connection.handshake() => {
+                complete.map_err(|error| session.ended(error))?;
+            }
+            // Only who has a ticket has said anything by then; who has not proved the address may be anybody: the handshake does it.
             stream = connection.accept_bi(), if is_proven => {
                 session.set_early(stream.map_err(|error| session.ended(error))?);
             }

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::driver::{RecvStream, SendStream};
 use super::session::{Ended, MessageReceiver, MessageSender, Session};
 use crate::clock::{Clock, Timer};
 use crate::error::Coded;
@@ -87,8 +88,8 @@ enum Read {
     Frame(HopHeader, Bytes),
     /// A frame that the peer gave up.
     Lost(HopHeader),
-    Messages(StreamKind, quinn::RecvStream),
-    Requests(quinn::SendStream, quinn::RecvStream),
+    Messages(StreamKind, RecvStream),
+    Requests(SendStream, RecvStream),
     /// Given up before it said what it is.
     Nothing,
     Fault(WireError),
@@ -144,18 +145,20 @@ impl Inbound {
                 return Ok(Arrival::Piece(piece));
             }
             let feedback = self.lanes.hop().poll_feedback(now);
-            if let Some(feedback) = feedback
-                // If it does not fit now, it would push out media; the next one says the same.
-                && self.session.quinn.datagram_send_buffer_space() >= DATAGRAM_MAX
-            {
-                _ = self.session.quinn.send_datagram(feedback.encode());
+            if let Some(feedback) = feedback {
+                let mut datagram = Some(feedback.encode());
+                // If it does not fit now, it would push out media; the next one says the same. If the connection has
+                // ended, reading tells.
+                _ = self.session.connection.send_datagrams(|space| {
+                    if space < DATAGRAM_MAX { None } else { datagram.take() }
+                });
             }
             let timeout = self.lanes.hop().poll_timeout();
             self.timer.reset(timeout);
-            let quinn = &self.session.quinn;
+            let connection = &self.session.connection;
             tokio::select! {
                 biased;
-                datagram = quinn.read_datagram() => {
+                datagram = connection.read_datagram() => {
                     let datagram = datagram.map_err(|error| self.session.ended(error))?;
                     if let Err(fault) = self.handle_datagram(datagram) {
                         return Err(self.punish(&fault).await);
@@ -166,12 +169,12 @@ impl Inbound {
                         return Ok(arrival);
                     }
                 }
-                stream = quinn.accept_uni(), if self.reading.len() < READING_MAX => {
+                stream = connection.accept_uni(), if self.reading.len() < READING_MAX => {
                     let stream = stream.map_err(|error| self.session.ended(error))?;
                     let read = read(stream, Arc::clone(&self.reading_bytes));
                     self.reading.push(Box::pin(in_time(self.session.clock.clone(), read)));
                 }
-                stream = quinn.accept_bi(), if self.reading.len() < READING_MAX => {
+                stream = connection.accept_bi(), if self.reading.len() < READING_MAX => {
                     let (send, recv) = stream.map_err(|error| self.session.ended(error))?;
                     let read = read_requests(send, recv);
                     self.reading.push(Box::pin(in_time(self.session.clock.clone(), read)));
@@ -179,7 +182,7 @@ impl Inbound {
                 () = self.timer.expired() => {
                     let now = self.session.clock.now();
                     let mut hop = self.lanes.hop();
-                    hop.set_rtt(self.session.quinn.rtt());
+                    hop.set_rtt(self.session.connection.rtt());
                     hop.handle_timeout(now);
                 }
             }
@@ -235,11 +238,8 @@ async fn in_time(clock: Clock, read: impl Future<Output = Read>) -> Read {
 }
 
 /// Reads a unidirectional QUIC stream as far as its kind asks for.
-async fn read(mut stream: quinn::RecvStream, reading_bytes: Arc<AtomicUsize>) -> Read {
-    let mut kind = [0];
-    if stream.read_exact(&mut kind).await.is_err() {
-        return Read::Nothing;
-    }
+async fn read(mut stream: RecvStream, reading_bytes: Arc<AtomicUsize>) -> Read {
+    let Ok(Some(kind)) = stream.read(1).await else { return Read::Nothing };
     match StreamKind::from_byte(kind[0]) {
         Some(StreamKind::Frame) => {
             let mut share = Share { total: reading_bytes, own: 0 };
@@ -253,22 +253,21 @@ async fn read(mut stream: quinn::RecvStream, reading_bytes: Arc<AtomicUsize>) ->
 }
 
 /// Reads the kind of a bidirectional QUIC stream: there is only one.
-async fn read_requests(send: quinn::SendStream, mut recv: quinn::RecvStream) -> Read {
-    let mut kind = [0];
-    match recv.read_exact(&mut kind).await {
-        Ok(()) if kind[0] == StreamKind::Requests as u8 => Read::Requests(send, recv),
-        Ok(()) => Read::Fault(WireError::invalid("QUIC stream kind", format!("{:#04x}", kind[0]))),
-        Err(_) => Read::Nothing,
+async fn read_requests(send: SendStream, mut recv: RecvStream) -> Read {
+    match recv.read(1).await {
+        Ok(Some(kind)) if kind[0] == StreamKind::Requests as u8 => Read::Requests(send, recv),
+        Ok(Some(kind)) => Read::Fault(WireError::invalid("QUIC stream kind", format!("{:#04x}", kind[0]))),
+        Ok(None) | Err(_) => Read::Nothing,
     }
 }
 
-async fn read_frame(mut stream: quinn::RecvStream, share: &mut Share) -> Read {
+async fn read_frame(mut stream: RecvStream, share: &mut Share) -> Read {
     let mut bytes = BytesMut::new();
     loop {
-        match stream.read_chunk(OBJECT_MAX, true).await {
+        match stream.read(OBJECT_MAX).await {
             Ok(Some(chunk)) => {
-                bytes.extend_from_slice(&chunk.bytes);
-                if bytes.len() > OBJECT_MAX + HOP_MAX || !share.grow(chunk.bytes.len()) {
+                bytes.extend_from_slice(&chunk);
+                if bytes.len() > OBJECT_MAX + HOP_MAX || !share.grow(chunk.len()) {
                     let value = bytes.len() as u64;
                     return Read::Fault(WireError::TooLarge { what: "frame", value, max: OBJECT_MAX as u64 });
                 }

@@ -14,6 +14,7 @@ use quinn::VarInt;
 use tokio::sync::Notify;
 
 use super::congestion::WindowTarget;
+use super::driver::Connection;
 use super::session::Session;
 use crate::clock::{Clock, Timer};
 use crate::error::Code;
@@ -30,11 +31,11 @@ pub const FRAME_AGE_MAX: Duration = Duration::from_millis(1000);
 /// seconds of 60 voices at 32 kbit/s, which no queue of a working link holds.
 const URGENT_MAX: usize = 512 * 1024;
 /// The share of the congestion window that frames on QUIC streams may fill. Above one, so that
-/// quinn finds the window full and lets it grow; the rest is at most one round trip of queue.
+/// QUIC finds the window full and lets it grow; the rest is at most one round trip of queue.
 const WINDOW_SHARE: u64 = 2;
-/// What quinn counts for a datagram beside its bytes, and some.
-const DATAGRAM_RECORD: usize = 64;
-/// When quinn is full after all, it is asked again this much later.
+/// Datagrams are handed over while there is room for two, with what QUIC counts for each beside its bytes, and some.
+const DATAGRAM_ROOM: usize = 2 * (DATAGRAM_MAX + 64);
+/// When QUIC's queue is full after all, it is asked again this much later.
 const RETRY: Duration = Duration::from_millis(5);
 
 /// A frame to send.
@@ -56,7 +57,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Out {
     hop: Mutex<HopSender>,
-    quinn: quinn::Connection,
+    connection: Connection,
     clock: Clock,
     window: WindowTarget,
     /// A report changed what may leave, and when.
@@ -65,12 +66,12 @@ pub(super) struct Out {
 
 impl Out {
     pub(super) fn new(
-        quinn: quinn::Connection,
+        connection: Connection,
         clock: Clock,
         window: WindowTarget,
         ablation: Ablation,
     ) -> Self {
-        Out { hop: Mutex::new(HopSender::without(ablation)), quinn, clock, window, reported: Notify::new() }
+        Out { hop: Mutex::new(HopSender::without(ablation)), connection, clock, window, reported: Notify::new() }
     }
 
     fn hop(&self) -> MutexGuard<'_, HopSender> {
@@ -88,23 +89,21 @@ impl Out {
         }
     }
 
-    /// Hands quinn what may leave now. Gives the time to come again.
+    /// Sends what may leave now. Gives the time to come again.
     fn pump(&self, now: Timestamp, hop: &mut HopSender) -> Option<Timestamp> {
         let next = hop.poll_timeout(now)?;
         if next > now {
             return Some(next);
         }
-        // Asked once for a burst: it takes the connection's lock.
-        let mut space = self.quinn.datagram_send_buffer_space();
-        loop {
-            if space < 2 * (DATAGRAM_MAX + DATAGRAM_RECORD) {
-                return Some(now + RETRY);
-            }
-            let Some(packet) = hop.poll_transmit(now) else { return hop.poll_timeout(now) };
-            space -= packet.len() + DATAGRAM_RECORD;
-            if let Err(quinn::SendDatagramError::ConnectionLost(_)) = self.quinn.send_datagram(packet) {
-                return None;
-            }
+        let mut is_full = false;
+        let sent = self.connection.send_datagrams(|space| {
+            is_full = space < DATAGRAM_ROOM;
+            if is_full { None } else { hop.poll_transmit(now) }
+        });
+        match sent {
+            Ok(()) if is_full => Some(now + RETRY),
+            Ok(()) => hop.poll_timeout(now),
+            Err(_) => None,
         }
     }
 }
@@ -153,7 +152,7 @@ impl MediaSender {
         if urgent {
             return self.bytes_urgent + bytes <= URGENT_MAX;
         }
-        let window = self.session.quinn.stats().path.cwnd;
+        let window = self.session.connection.stats().path.cwnd;
         self.bytes == 0 || (self.bytes + bytes) as u64 <= WINDOW_SHARE * window
     }
 
@@ -305,24 +304,24 @@ impl Session {
 
 async fn send_on_stream(session: Session, hop: HopHeader, frame: Frame, urgent: bool) -> bool {
     let deadline = session.clock.now() + FRAME_AGE_MAX;
-    let Ok(Ok(mut stream)) = session.clock.timeout(FRAME_AGE_MAX, session.quinn.open_uni()).await else {
+    let Ok(Ok(mut stream)) = session.clock.timeout(FRAME_AGE_MAX, session.connection.open_uni()).await else {
         return false;
     };
-    _ = stream.set_priority(i32::from(urgent));
+    stream.set_priority(i32::from(urgent));
     let mut head = BytesMut::with_capacity(16);
     head.put_u8(StreamKind::Frame as u8);
     hop.encode(&mut head);
     let left = deadline.saturating_since(session.clock.now());
     let delivery = async {
-        stream.write_all_chunks(&mut [head.freeze(), frame.object().clone()]).await.ok()?;
-        stream.finish().ok()?;
-        stream.stopped().await.ok()
+        stream.write(head.freeze()).await?;
+        stream.write(frame.object().clone()).await?;
+        stream.finish()?;
+        stream.delivered().await
     };
     match session.clock.timeout(left, delivery).await {
-        Ok(Some(None)) => true,
-        Ok(_) => false,
+        Ok(delivered) => delivered.is_ok(),
         Err(_) => {
-            _ = stream.reset(VarInt::from_u32(Code::PeerTooSlow.number()));
+            stream.reset(VarInt::from_u32(Code::PeerTooSlow.number()));
             false
         }
     }

@@ -3,6 +3,7 @@
 //! (WebTransport for browsers) can stand beside it.
 
 mod congestion;
+mod driver;
 pub mod endpoint;
 pub mod inbound;
 pub mod media;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{TokenMemoryCache, TokenStore};
 
+use super::driver;
 use super::session::Session;
 use super::tls::Trust;
 
@@ -66,7 +67,7 @@ pub struct Connected {
 }
 
 /// Tells what became of 0-RTT data.
-pub struct Early(pub(super) quinn::ZeroRttAccepted);
+pub struct Early(pub(super) driver::Connection);
 
 impl fmt::Debug for Early {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,6 +79,6 @@ impl Early {
     /// Waits for the handshake: true if the relay took what was sent before. Otherwise every QUIC stream that was
     /// opened so far is void and all of it is to be sent again; or the connection has ended.
     pub async fn accepted(self) -> bool {
-        self.0.await
+        self.0.handshake().await.unwrap_or(false)
     }
 }

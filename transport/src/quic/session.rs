@@ -9,6 +9,7 @@ use bytes::Bytes;
 use quinn::{ConnectionError, VarInt};
 
 use super::congestion::WindowTarget;
+use super::driver::{Broken, Connection, RecvStream, SendStream};
 use super::inbound::{Inbound, Lanes};
 use super::media::{MediaSender, Out};
 use crate::clock::Clock;
@@ -101,7 +102,7 @@ impl Coded for RecvError {
 /// One connection. Clones stand for the same one; it stays open until it is closed or lost.
 #[derive(Clone, Debug)]
 pub struct Session {
-    pub(super) quinn: quinn::Connection,
+    pub(super) connection: Connection,
     pub(super) clock: Clock,
     pub(super) out: Arc<Out>,
     /// What the peer may open once it may send frames on QUIC streams.
@@ -112,36 +113,36 @@ pub struct Session {
 }
 
 /// A bidirectional QUIC stream.
-pub(super) type BothWays = (quinn::SendStream, quinn::RecvStream);
+pub(super) type BothWays = (SendStream, RecvStream);
 
 impl Session {
     pub(super) fn new(
-        quinn: quinn::Connection,
+        connection: Connection,
         clock: Clock,
         window: WindowTarget,
         ablation: Ablation,
         frames_in_flight_max: u32,
     ) -> Self {
-        let out = Arc::new(Out::new(quinn.clone(), clock.clone(), window, ablation));
+        let out = Arc::new(Out::new(connection.clone(), clock.clone(), window, ablation));
         let (closed_with, early) = Default::default();
-        Session { quinn, clock, out, frames_in_flight_max, closed_with, early }
+        Session { connection, clock, out, frames_in_flight_max, closed_with, early }
     }
 
     /// The peer's address as it is now.
     pub fn remote_address(&self) -> SocketAddr {
-        self.quinn.remote_address()
+        self.connection.remote_address()
     }
 
     /// UDP datagrams that came on this connection so far, and that left.
     pub fn datagrams(&self) -> (u64, u64) {
-        let stats = self.quinn.stats();
+        let stats = self.connection.stats();
         (stats.udp_rx.datagrams, stats.udp_tx.datagrams)
     }
 
     /// How much came so far that had to be looked at: UDP datagrams, or what came in them one by one (QUIC datagrams,
     /// pieces and resets of QUIC streams) where that is more. A peer may pack dozens into one.
     pub fn units_received(&self) -> u64 {
-        let stats = self.quinn.stats();
+        let stats = self.connection.stats();
         let frames = stats.frame_rx;
         stats.udp_rx.datagrams.max(frames.datagram + frames.stream + frames.reset_stream)
     }
@@ -153,12 +154,12 @@ impl Session {
 
     /// The smoothed round-trip time.
     pub fn rtt(&self) -> Duration {
-        self.quinn.rtt()
+        self.connection.rtt()
     }
 
     /// UDP payload bytes and packets so far, and how many of those sent were lost.
     pub fn traffic(&self) -> Traffic {
-        let stats = self.quinn.stats();
+        let stats = self.connection.stats();
         Traffic {
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,
@@ -170,12 +171,12 @@ impl Session {
     /// Ends the connection; the peer learns `code` and `text`. Only the first call counts.
     pub fn close(&self, code: Code, text: &str) {
         _ = self.closed_with.set((code, text.to_owned()));
-        self.quinn.close(VarInt::from_u32(code.number()), text.as_bytes());
+        self.connection.close(VarInt::from_u32(code.number()), text.as_bytes());
     }
 
     /// Waits for the end of the connection.
     pub async fn closed(&self) -> Ended {
-        let error = self.quinn.closed().await;
+        let error = self.connection.closed().await;
         self.ended(error)
     }
 
@@ -184,7 +185,7 @@ impl Session {
     /// # Errors
     /// How the connection ended.
     pub async fn open_requests(&self) -> Result<(MessageSender, MessageReceiver), Ended> {
-        let (send, recv) = self.quinn.open_bi().await.map_err(|error| self.ended(error))?;
+        let (send, recv) = self.connection.open_bi().await.map_err(|error| self.ended(error))?;
         let sender = MessageSender::open(self.clone(), send, StreamKind::Requests).await?;
         Ok((sender, MessageReceiver::new(self.clone(), recv)))
     }
@@ -194,20 +195,18 @@ impl Session {
     /// # Errors
     /// How the connection ended.
     pub async fn open_messages(&self, kind: StreamKind) -> Result<MessageSender, Ended> {
-        let send = self.quinn.open_uni().await.map_err(|error| self.ended(error))?;
+        let send = self.connection.open_uni().await.map_err(|error| self.ended(error))?;
         MessageSender::open(self.clone(), send, kind).await
     }
 
     /// Sends a datagram as it is: for tests of peers that break the rules.
     ///
     /// # Errors
-    /// How the connection ended, or that the datagram is too large.
+    /// How the connection ended.
     #[cfg(feature = "sim")]
     pub fn send_raw_datagram(&self, bytes: Bytes) -> Result<(), Ended> {
-        self.quinn.send_datagram(bytes).map_err(|error| match error {
-            quinn::SendDatagramError::ConnectionLost(error) => self.ended(error),
-            other => Ended { code: Code::TooLarge, text: other.to_string(), by_peer: false },
-        })
+        let mut bytes = Some(bytes);
+        self.connection.send_datagrams(|_| bytes.take()).map_err(|error| self.ended(error))
     }
 
     /// Opens a QUIC stream, sends these bytes on it and no more: for tests of peers that break the rules. `both_ways`
@@ -218,13 +217,13 @@ impl Session {
     #[cfg(feature = "sim")]
     pub async fn send_raw_stream(&self, both_ways: bool, bytes: Bytes) -> Result<(), Ended> {
         let opened = if both_ways {
-            self.quinn.open_bi().await.map(|(send, _)| send)
+            self.connection.open_bi().await.map(|(send, _)| send)
         } else {
-            self.quinn.open_uni().await
+            self.connection.open_uni().await
         };
         let mut stream = opened.map_err(|error| self.ended(error))?;
         // What becomes of it shows in how the connection ends.
-        _ = stream.write_chunk(bytes).await;
+        _ = stream.write(bytes).await;
         _ = stream.finish();
         Ok(())
     }
@@ -236,8 +235,8 @@ impl Session {
     /// How the connection ended.
     #[cfg(feature = "sim")]
     pub async fn hold_raw_stream(&self, bytes: Bytes) -> Result<RawStream, Ended> {
-        let mut stream = self.quinn.open_uni().await.map_err(|error| self.ended(error))?;
-        _ = stream.write_chunk(bytes).await;
+        let mut stream = self.connection.open_uni().await.map_err(|error| self.ended(error))?;
+        _ = stream.write(bytes).await;
         Ok(RawStream(stream))
     }
 
@@ -259,13 +258,13 @@ impl Session {
 
     /// How the connection ended, if it did.
     pub fn close_reason(&self) -> Option<Ended> {
-        self.quinn.close_reason().map(|error| self.ended(error))
+        self.connection.close_reason().map(|error| self.ended(error))
     }
 
     /// Lets the peer send frames on QUIC streams, many at a time.
     pub(super) fn permit_frames_on_streams(&self) {
         let count = super::endpoint::QUIC_STREAMS_FIRST + self.frames_in_flight_max;
-        self.quinn.set_max_concurrent_uni_streams(VarInt::from_u32(count));
+        self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(count));
     }
 
     pub(super) fn set_early(&self, stream: BothWays) {
@@ -298,13 +297,13 @@ impl Session {
 /// A QUIC stream that was begun; see [`Session::hold_raw_stream`]. Dropping it gives it up.
 #[cfg(feature = "sim")]
 #[derive(Debug)]
-pub struct RawStream(quinn::SendStream);
+pub struct RawStream(SendStream);
 
 #[cfg(feature = "sim")]
 impl RawStream {
     /// Waits until the peer wants no more of it, or the connection ends.
     pub async fn stopped(&self) {
-        _ = self.0.stopped().await;
+        _ = self.0.delivered().await;
     }
 }
 
@@ -312,7 +311,7 @@ impl RawStream {
 impl Drop for RawStream {
     fn drop(&mut self) {
         // A peer that broke off would do the same; what was stopped already needs none.
-        _ = self.0.reset(VarInt::from_u32(0));
+        self.0.reset(VarInt::from_u32(0));
     }
 }
 
@@ -333,25 +332,25 @@ pub struct Traffic {
 #[derive(Debug)]
 pub struct MessageSender {
     session: Session,
-    stream: quinn::SendStream,
+    stream: SendStream,
 }
 
 impl MessageSender {
-    async fn open(session: Session, stream: quinn::SendStream, kind: StreamKind) -> Result<Self, Ended> {
+    async fn open(session: Session, stream: SendStream, kind: StreamKind) -> Result<Self, Ended> {
         // Above all media, whose priorities are 0 and 1.
         let priority = match kind {
             StreamKind::Requests => 4,
             StreamKind::Events => 3,
             StreamKind::AppMessages | StreamKind::Frame => 2,
         };
-        _ = stream.set_priority(priority);
+        stream.set_priority(priority);
         let mut sender = MessageSender { session, stream };
         sender.send_encoded(Bytes::copy_from_slice(&[kind as u8])).await?;
         Ok(sender)
     }
 
-    pub(super) fn answering(session: Session, stream: quinn::SendStream) -> Self {
-        _ = stream.set_priority(4);
+    pub(super) fn answering(session: Session, stream: SendStream) -> Self {
+        stream.set_priority(4);
         MessageSender { session, stream }
     }
 
@@ -368,17 +367,17 @@ impl MessageSender {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn send_encoded(&mut self, bytes: Bytes) -> Result<(), Ended> {
-        match self.stream.write_chunk(bytes).await {
+        match self.stream.write(bytes).await {
             Ok(()) => Ok(()),
-            Err(quinn::WriteError::ConnectionLost(error)) => Err(self.session.ended(error)),
-            Err(_) => Err(self.session.ended_or_broken("the peer stopped reading a control stream").await),
+            Err(Broken::Connection(error)) => Err(self.session.ended(error)),
+            Err(Broken::Stream) => Err(self.session.ended_or_broken("the peer stopped reading a control stream").await),
         }
     }
 
     /// Says that no more follows, and waits until the peer has all of it or the connection ends.
     pub async fn finish(&mut self) {
         if self.stream.finish().is_ok() {
-            _ = self.stream.stopped().await;
+            _ = self.stream.delivered().await;
         }
     }
 }
@@ -387,7 +386,7 @@ impl MessageSender {
 #[derive(Debug)]
 pub struct MessageReceiver {
     session: Session,
-    stream: quinn::RecvStream,
+    stream: RecvStream,
     reader: MessageReader,
 }
 
@@ -395,7 +394,7 @@ pub struct MessageReceiver {
 const READ_MAX: usize = 16 * 1024;
 
 impl MessageReceiver {
-    pub(super) fn new(session: Session, stream: quinn::RecvStream) -> Self {
+    pub(super) fn new(session: Session, stream: RecvStream) -> Self {
         MessageReceiver { session, stream, reader: MessageReader::default() }
     }
 
@@ -408,14 +407,14 @@ impl MessageReceiver {
             if let Some(message) = self.reader.read()? {
                 return Ok(Some(message));
             }
-            match self.stream.read_chunk(READ_MAX, true).await {
-                Ok(Some(chunk)) => self.reader.push(&chunk.bytes),
+            match self.stream.read(READ_MAX).await {
+                Ok(Some(chunk)) => self.reader.push(&chunk),
                 Ok(None) if self.reader.is_mid_message() => {
                     return Err(WireError::Truncated { what: "the last message" }.into());
                 }
                 Ok(None) => return Ok(None),
-                Err(quinn::ReadError::ConnectionLost(error)) => return Err(self.session.ended(error).into()),
-                Err(_) => {
+                Err(Broken::Connection(error)) => return Err(self.session.ended(error).into()),
+                Err(Broken::Stream) => {
                     return Err(self.session.ended_or_broken("the peer reset a control stream").await.into());
                 }
             }
