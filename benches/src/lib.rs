@@ -13,6 +13,7 @@ pub mod hostile;
 pub mod join;
 pub mod link_socket;
 pub mod live;
+pub mod load;
 pub mod measure;
 pub mod outcome;
 pub mod proxy;

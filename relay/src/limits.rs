@@ -208,7 +208,11 @@ pub const OVERLOAD_CALM_LATE_MAX: Duration = Duration::from_millis(5);
 pub const OVERLOAD_CALM_MIN: Duration = Duration::from_secs(2);
 /// The same, doubled each time that less was too little, up to this.
 pub const OVERLOAD_CALM_MAX: Duration = Duration::from_secs(60);
-/// All is left out for so long before nobody may join any more: what was left out helps within a few rounds.
+/// When tasks are woken so late although all is left out, nobody may join any more. To refuse somebody is worse than to leave
+/// out video, and without any the machine does what it can: sound is late by a tenth of a second then, which is where people
+/// begin to talk into each other.
+pub const OVERLOAD_FULL_LATE_MIN: Duration = Duration::from_millis(20);
+/// But not before it was so for this long: what was left out helps within a few rounds.
 pub const OVERLOAD_FULL_MAX: Duration = Duration::from_secs(5);
 /// Clients told of another level at each look: 10,000 a second, as many as are told of events in one room.
 pub const OVERLOAD_TOLD_PER_BEAT: usize = 200;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use parlor_transport::units::Timestamp;
 
 use crate::limits::{
-    OVERLOAD_CALM_LATE_MAX, OVERLOAD_CALM_MAX, OVERLOAD_CALM_MIN, OVERLOAD_FULL_MAX, OVERLOAD_LATE_MAX,
-    OVERLOAD_ROUND, OVERLOAD_SAMPLES_MIN,
+    OVERLOAD_CALM_LATE_MAX, OVERLOAD_CALM_MAX, OVERLOAD_CALM_MIN, OVERLOAD_FULL_LATE_MIN, OVERLOAD_FULL_MAX,
+    OVERLOAD_LATE_MAX, OVERLOAD_ROUND, OVERLOAD_SAMPLES_MIN,
 };
 
 /// What is left out: a step on the way from nothing to all video. Levels 1 to 3 are one step each; level 4 has
@@ -121,7 +121,7 @@ pub struct Overload {
     calm_min: Duration,
     /// When it was something less last.
     relieved: Option<Timestamp>,
-    /// Since when all is left out.
+    /// Since when all is left out and the machine is much too slow nevertheless.
     full_since: Option<Timestamp>,
     is_full: bool,
 }
@@ -195,8 +195,8 @@ impl Overload {
         self.forced
     }
 
-    /// Whether all that may be has been left out for a while, so that nobody else can be served: until there is video
-    /// for everybody again.
+    /// Whether all that may be has been left out for a while and it was not enough, so that nobody else can be served:
+    /// until there is video for everybody again.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
@@ -239,8 +239,12 @@ impl Overload {
     fn look_full(&mut self, now: Timestamp) {
         let shed = self.shed();
         if shed < Shed::ALL {
-            self.full_since = None;
             self.is_full &= shed.level() == Shed::LEVEL_MAX;
+        }
+        // What an operator asks for is meant for joins, too, whatever is measured.
+        let is_too_slow = self.forced.is_some() || self.late >= OVERLOAD_FULL_LATE_MIN;
+        if shed < Shed::ALL || !is_too_slow {
+            self.full_since = None;
             return;
         }
         let since = *self.full_since.get_or_insert(now);
@@ -382,11 +386,15 @@ mod tests {
     }
 
     #[test]
-    fn a_full_relay_is_one_that_leaves_out_all_for_seconds_until_there_is_video_again() {
+    fn a_full_relay_is_one_for_which_to_leave_out_all_is_not_enough_until_there_is_video_again() {
         let mut world = World::new();
         world.run(3200 * MS, |_| 12 * MS);
         assert_eq!((world.overload.shed(), world.overload.is_full()), (Shed::ALL, false));
-        world.run(6000 * MS, |_| 12 * MS);
+        world.run(20_000 * MS, |_| 12 * MS);
+        assert!(!world.overload.is_full(), "late for video is not yet too late for others");
+        world.run(4500 * MS, |_| 25 * MS);
+        assert!(!world.overload.is_full());
+        world.run(1500 * MS, |_| 25 * MS);
         assert!(world.overload.is_full());
         while world.overload.shed().level() == 4 {
             assert!(world.overload.is_full(), "{:?}", world.overload.shed());

@@ -23,8 +23,9 @@ pub(super) const EXAMPLES: &str = "Examples:
   parlor-bench room --relay 'parlor://127.0.0.1:4433/r#sha256=…' --relay-pid 1234 --users 500
       a relay that runs already (parlor-relay --dev prints its address)
 
-All users live in this process, on the same machine as the relay: where they are the limit, joins fall short of the rate
-that was asked for and delays are longer, and the relay's CPU is that of what was carried out.";
+All users live in this process, on the same machine as the relay, to which they yield (nice 10 on Unix): where they are
+the limit, joins fall short of the rate that was asked for and delays are longer, and the relay's CPU is that of what was
+carried out.";
 
 /// What the measurement is to show, for the two rooms that Parlor has goals for.
 const GOALS: [Goal; 2] =
@@ -109,8 +110,7 @@ pub(super) fn run(args: &Args, command: &str) -> Result<(), Failure> {
             Some(address) => Which::running(address, args.relay_pid, args.allow_any_address)?,
             None => Which::New,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(crowd.run(&relay, progress::show))?
+        parlor_benches::load::runtime()?.block_on(crowd.run(&relay, progress::show))?
     };
     progress::show("");
     let lines = [parts(&outcome), facts(args, &outcome)].map(|rows| table::render(&rows)).join("\n");

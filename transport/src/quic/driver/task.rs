@@ -18,7 +18,7 @@ use super::endpoint::{Router, Shared};
 
 /// Packets, timers and connections that the task sees to before other tasks have their turn: some milliseconds of work. A
 /// busy relay's socket gets hundreds of packets while all its other tasks run once, and drops what does not fit.
-const TURN: usize = 512;
+const TURN: usize = 256;
 /// How many timers, and how many connections, before the socket is looked at again.
 const ROUND: usize = 32;
 /// quinn-proto's default limit for a UDP payload, and for each segment of a packet train.
