@@ -303,12 +303,13 @@ fn without_parity_what_is_lost_comes_after_a_report_and_sound_as_before() {
     });
 }
 
-/// A machine on which everything stands still for 35 ms again and again: whoever asks to be woken in 20 ms is 15 ms late.
-async fn struggle(sim: &Sim, duration: Duration) {
+/// A machine on which everything stands still for a while again and again: whoever asks to be woken in 20 ms is 15 ms late
+/// where that is 35 ms.
+async fn struggle(sim: &Sim, pause: Duration, duration: Duration) {
     let end = sim.clock().now() + duration;
     while sim.clock().now() < end {
         // Of tokio's time, which goes a hundred times as fast.
-        tokio::time::advance(Duration::from_millis(35) * 100).await;
+        tokio::time::advance(pause * 100).await;
         sim.clock().sleep(Duration::from_micros(10)).await;
     }
 }
@@ -320,10 +321,13 @@ fn a_machine_that_is_too_slow_is_noticed_and_one_that_is_not_any_more_is_too() {
         let relay = &stage.world.relay;
         let clock = sim.clock();
         assert_eq!(relay.overload().shed, Shed::NONE);
-        struggle(&sim, Duration::from_secs(2)).await;
+        let (slow, too_slow) = (Duration::from_millis(35), Duration::from_millis(45));
+        struggle(&sim, slow, Duration::from_secs(2)).await;
         let shed = relay.overload().shed;
         assert!(shed.level() == 4 && shed < Shed::ALL, "{:?}", relay.overload());
-        struggle(&sim, Duration::from_secs(8)).await;
+        struggle(&sim, slow, Duration::from_secs(8)).await;
+        assert!(relay.overload().shed == Shed::ALL && !relay.overload().is_full, "{:?}", relay.overload());
+        struggle(&sim, too_slow, Duration::from_secs(7)).await;
         assert!(relay.overload().is_full, "{:?}", relay.overload());
         // Who is here stays and has its sound; who wants to come is told why not.
         let guest = stage.world.person("guest", link());
