@@ -123,6 +123,8 @@ pub struct Overload {
     relieved: Option<Timestamp>,
     /// Since when all is left out and the machine is much too slow nevertheless.
     full_since: Option<Timestamp>,
+    /// Since when it is not.
+    spare_since: Option<Timestamp>,
     is_full: bool,
 }
 
@@ -158,6 +160,7 @@ impl Overload {
             calm_min: OVERLOAD_CALM_MIN,
             relieved: None,
             full_since: None,
+            spare_since: None,
             is_full: false,
         };
         overload.look_full(now);
@@ -181,6 +184,10 @@ impl Overload {
 
     /// Leaves out this from now on, whatever is measured; with `None` what is measured counts again.
     pub fn force(&mut self, now: Timestamp, forced: Option<Shed>) {
+        if self.forced != forced {
+            // What was measured under the other rule says nothing of joins.
+            (self.full_since, self.spare_since, self.is_full) = (None, None, false);
+        }
         self.forced = forced;
         self.look_full(now);
     }
@@ -196,7 +203,7 @@ impl Overload {
     }
 
     /// Whether all that may be has been left out for a while and it was not enough, so that nobody else can be served:
-    /// until there is video for everybody again.
+    /// until that has passed for as long, or there is video for everybody again.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
@@ -238,17 +245,17 @@ impl Overload {
 
     fn look_full(&mut self, now: Timestamp) {
         let shed = self.shed();
-        if shed < Shed::ALL {
-            self.is_full &= shed.level() == Shed::LEVEL_MAX;
-        }
         // What an operator asks for is meant for joins, too, whatever is measured.
-        let is_too_slow = self.forced.is_some() || self.late >= OVERLOAD_FULL_LATE_MIN;
-        if shed < Shed::ALL || !is_too_slow {
+        let is_too_slow = shed == Shed::ALL && (self.forced.is_some() || self.late >= OVERLOAD_FULL_LATE_MIN);
+        let since = if is_too_slow { &mut self.full_since } else { &mut self.spare_since };
+        let lasted = now.saturating_since(*since.get_or_insert(now)) >= OVERLOAD_FULL_MAX;
+        if is_too_slow {
+            self.spare_since = None;
+            self.is_full |= lasted;
+        } else {
             self.full_since = None;
-            return;
+            self.is_full &= !lasted && shed.level() == Shed::LEVEL_MAX;
         }
-        let since = *self.full_since.get_or_insert(now);
-        self.is_full |= now.saturating_since(since) >= OVERLOAD_FULL_MAX;
     }
 }
 
@@ -386,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_relay_is_one_for_which_to_leave_out_all_is_not_enough_until_there_is_video_again() {
+    fn a_full_relay_is_one_for_which_to_leave_out_all_is_not_enough() {
         let mut world = World::new();
         world.run(3200 * MS, |_| 12 * MS);
         assert_eq!((world.overload.shed(), world.overload.is_full()), (Shed::ALL, false));
@@ -396,11 +403,10 @@ mod tests {
         assert!(!world.overload.is_full());
         world.run(1500 * MS, |_| 25 * MS);
         assert!(world.overload.is_full());
-        while world.overload.shed().level() == 4 {
-            assert!(world.overload.is_full(), "{:?}", world.overload.shed());
-            world.beat(MS);
-        }
-        assert!(!world.overload.is_full());
+        world.run(4500 * MS, |_| 12 * MS);
+        assert!(world.overload.is_full());
+        world.run(1500 * MS, |_| 12 * MS);
+        assert_eq!((world.overload.shed(), world.overload.is_full()), (Shed::ALL, false), "as before");
     }
 
     #[test]
@@ -416,6 +422,8 @@ mod tests {
         world.overload.force(world.now, Some(Shed::ALL));
         world.run(OVERLOAD_FULL_MAX, |_| MS);
         assert!(world.overload.is_full(), "a drill is one for joins, too");
+        world.overload.force(world.now, None);
+        assert!(!world.overload.is_full(), "and is over when it is");
         let started = Overload::new(Timestamp::ZERO, Shed::from_level(2));
         assert_eq!(started.shed().level(), 2);
     }

@@ -43,13 +43,17 @@ async fn serve(session: Session) {
     let mut answering = JoinSet::new();
     let ended = loop {
         match inbound.next().await {
-            Ok(Arrival::Requests(mut answers, mut asked)) => _ = answering.spawn(async move {
-                while let Ok(Some(message)) = asked.recv::<ClientMessage>().await {
-                    let ClientMessage::ProbeClock(ProbeClock { sent }) = message else { panic!("{message:?}") };
-                    let reply = ClockReply { probe_sent: sent, received: sent, sent };
-                    answers.send(&RelayMessage::ClockReply(reply)).await.unwrap();
-                }
-            }),
+            Ok(Arrival::Requests(mut answers, mut asked)) => {
+                _ = answering.spawn(async move {
+                    while let Ok(Some(message)) = asked.recv::<ClientMessage>().await {
+                        let ClientMessage::ProbeClock(ProbeClock { sent }) = message else {
+                            panic!("{message:?}")
+                        };
+                        let reply = ClockReply { probe_sent: sent, received: sent, sent };
+                        answers.send(&RelayMessage::ClockReply(reply)).await.unwrap();
+                    }
+                })
+            }
             Ok(Arrival::Frame(received)) => assert_eq!(received.frame, frame(received.frame.header().number)),
             Ok(other) => panic!("{other:?}"),
             Err(ended) => break ended,
@@ -91,6 +95,28 @@ async fn call(session: Session) {
     }
     session.close(Code::Ok, "done");
     assert_eq!(session.closed().await.text, "done");
+}
+
+/// Anybody may send one, and the system hands it over like any other.
+#[tokio::test]
+async fn an_empty_packet_does_not_stop_an_idle_endpoint() {
+    let identity = Identity::ephemeral().unwrap();
+    let loopback = || Binding::udp((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let server = Endpoint::server(loopback(), &identity, Options::default()).unwrap();
+    let address = server.local_addr().unwrap();
+    let stranger = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // Before the endpoint's task runs, and between its turns: the runtime looks at sockets every 61 of them.
+    for _ in 0..10 {
+        stranger.send_to(&[], address).unwrap();
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let client = Endpoint::client(loopback(), Options::default()).unwrap();
+    let trust = Trust::Pinned(identity.fingerprint());
+    let accept = async { server.accept().await.unwrap().accept().await };
+    let (session, accepted) = tokio::join!(client.connect(address, "localhost", trust), accept);
+    assert!(session.is_ok() && accepted.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

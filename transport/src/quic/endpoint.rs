@@ -211,7 +211,7 @@ impl Coded for ConnectError {
 /// A socket that makes connections, takes them, or both.
 #[derive(Clone)]
 pub struct Endpoint {
-    driver: driver::Endpoint,
+    pub(super) driver: driver::Endpoint,
     clock: Clock,
     options: Arc<Mutex<Options>>,
     server: Arc<Mutex<Option<quinn::ServerConfig>>>,

@@ -149,9 +149,10 @@ impl Inbound {
                 let mut datagram = Some(feedback.encode());
                 // If it does not fit now, it would push out media; the next one says the same. If the connection has
                 // ended, reading tells.
-                _ = self.session.connection.send_datagrams(|space| {
-                    if space < DATAGRAM_MAX { None } else { datagram.take() }
-                });
+                _ = self
+                    .session
+                    .connection
+                    .send_datagrams(|space| if space < DATAGRAM_MAX { None } else { datagram.take() });
             }
             let timeout = self.lanes.hop().poll_timeout();
             self.timer.reset(timeout);

@@ -71,7 +71,13 @@ impl Out {
         window: WindowTarget,
         ablation: Ablation,
     ) -> Self {
-        Out { hop: Mutex::new(HopSender::without(ablation)), connection, clock, window, reported: Notify::new() }
+        Out {
+            hop: Mutex::new(HopSender::without(ablation)),
+            connection,
+            clock,
+            window,
+            reported: Notify::new(),
+        }
     }
 
     fn hop(&self) -> MutexGuard<'_, HopSender> {

@@ -370,7 +370,9 @@ impl MessageSender {
         match self.stream.write(bytes).await {
             Ok(()) => Ok(()),
             Err(Broken::Connection(error)) => Err(self.session.ended(error)),
-            Err(Broken::Stream) => Err(self.session.ended_or_broken("the peer stopped reading a control stream").await),
+            Err(Broken::Stream) => {
+                Err(self.session.ended_or_broken("the peer stopped reading a control stream").await)
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn::udp::{self, EcnCodepoint};
 use quinn::{AsyncUdpSocket, ConnectionError, ConnectionStats, Dir, StreamId, VarInt};
-use quinn_proto::{ConnectionEvent, ConnectionHandle, Event, StreamEvent, Transmit};
+use quinn_proto::{ConnectionEvent, ConnectionHandle, EndpointEvent, Event, StreamEvent, Transmit};
 use tokio::sync::Notify;
 
 use super::endpoint::Shared;
@@ -54,7 +55,7 @@ impl fmt::Debug for Connection {
 /// A connection, as the endpoint knows it.
 pub(super) struct Conn {
     shared: Arc<Shared>,
-    handle: ConnectionHandle,
+    pub(super) handle: ConnectionHandle,
     state: Mutex<State>,
     /// The connection ended.
     closed: Notify,
@@ -73,6 +74,10 @@ pub(super) struct State {
     is_ready: bool,
     /// Its entry among the timers.
     pub(super) armed: Option<Instant>,
+    /// It is in the list of those whose packets the socket did not take.
+    is_blocked: bool,
+    /// Its state machine panicked, and is not touched any more.
+    is_buried: bool,
     /// Packets that the socket did not take.
     unsent: Option<(Transmit, Box<[u8]>)>,
     /// Who waits to write to a QUIC stream, or to hear what became of it.
@@ -83,6 +88,15 @@ pub(super) struct State {
     waits_for_datagram: Waiters,
     /// By direction.
     waits_for_stream: [Waiters; 2],
+}
+
+/// What came of serving a connection.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Served {
+    /// There is more to do at once.
+    pub(super) is_ready: bool,
+    /// Packets made.
+    pub(super) packets: usize,
 }
 
 /// Who waits for something: hardly ever more than one task.
@@ -143,6 +157,8 @@ impl Conn {
             handshake: None,
             is_ready: false,
             armed: None,
+            is_blocked: false,
+            is_buried: false,
             unsent: None,
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
@@ -155,7 +171,7 @@ impl Conn {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Who panics here does so inside the state machine, which nobody can mend; others must not follow.
+        // Whoever panics with the state machine in hand does so in `guard`, which sees to it that nobody touches it again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -177,7 +193,7 @@ impl Conn {
         if state.proto.is_drained() {
             return false;
         }
-        state.proto.handle_event(event);
+        self.guard(&mut state, |state| state.proto.handle_event(event));
         self.is_newly_ready(&mut state)
     }
 
@@ -188,38 +204,69 @@ impl Conn {
         self.is_newly_ready(&mut state)
     }
 
-    /// What the task does for one that is ready. True if there is more, so that it still is.
-    pub(super) fn serve(self: &Arc<Self>) -> bool {
+    /// What the task does for one that is ready.
+    pub(super) fn serve(self: &Arc<Self>) -> Served {
         let mut state = self.lock();
-        state.is_ready = self.drive(&mut state);
-        state.is_ready
+        let served = self.guard(&mut state, |state| self.drive(state));
+        state.is_ready = served.is_ready;
+        served
+    }
+
+    /// The socket takes packets again. True if it is newly ready.
+    pub(super) fn unblock(&self) -> bool {
+        let mut state = self.lock();
+        state.is_blocked = false;
+        self.is_newly_ready(&mut state)
+    }
+
+    fn block(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.is_blocked, true) {
+            self.shared.push_blocked(Arc::clone(self));
+        }
+    }
+
+    /// Does something with the state machine. If that panics, the connection ends, and all others go on: they share a task,
+    /// and a relay must not end with one of them.
+    pub(super) fn guard<T: Default>(&self, state: &mut State, act: impl FnOnce(&mut State) -> T) -> T {
+        if state.is_buried {
+            return T::default();
+        }
+        catch_unwind(AssertUnwindSafe(|| act(state))).unwrap_or_else(|_| {
+            tracing::error!("a connection panicked and is ended; please report it");
+            state.is_buried = true;
+            state.terminate(internal("the connection's state is broken"), self);
+            if let Some(at) = state.armed.take() {
+                self.shared.timers().remove(self.handle, at);
+            }
+            self.shared.handle_event(self, EndpointEvent::drained());
+            T::default()
+        })
     }
 
     pub(super) fn rebind(self: &Arc<Self>, socket: &Arc<dyn AsyncUdpSocket>) {
         let mut state = self.lock();
+        if state.proto.is_drained() {
+            return;
+        }
         state.socket = Arc::clone(socket);
-        state.proto.local_address_changed();
+        self.guard(&mut state, |state| state.proto.local_address_changed());
         self.mark_ready(&mut state);
     }
 
     pub(super) fn close(self: &Arc<Self>, state: &mut State, code: VarInt, reason: Bytes) {
-        state.proto.close(self.shared.runtime.now(), code, reason);
+        let now = self.shared.runtime.now();
+        self.guard(state, |state| state.proto.close(now, code, reason));
         state.terminate(ConnectionError::LocallyClosed, self);
         self.mark_ready(state);
     }
 
     /// Nobody drives it any more.
     pub(super) fn abandon(&self) {
-        let reason = quinn_proto::TransportError {
-            code: quinn_proto::TransportErrorCode::INTERNAL_ERROR,
-            frame: None,
-            reason: "the endpoint's runtime has ended".to_owned(),
-        };
-        self.lock().terminate(ConnectionError::TransportError(reason), self);
+        self.lock().terminate(internal("the endpoint's runtime has ended"), self);
     }
 
-    /// Sends what may leave, heeds timers that are due, and passes on what happened. True if more may leave at once.
-    fn drive(self: &Arc<Self>, state: &mut State) -> bool {
+    /// Sends what may leave, heeds timers that are due, and passes on what happened.
+    fn drive(self: &Arc<Self>, state: &mut State) -> Served {
         let mut turn = TRANSMIT_TURN;
         loop {
             self.transmit(state, &mut turn);
@@ -235,7 +282,7 @@ impl Conn {
         }
         self.tell_application(state);
         self.arm(state);
-        turn == 0
+        Served { is_ready: turn == 0, packets: TRANSMIT_TURN - turn }
     }
 
     /// Makes packets and sends them, as long as the state machine has some and `turn` lasts.
@@ -244,7 +291,7 @@ impl Conn {
             && is_blocked(&*state.socket, &transmit, &contents)
         {
             state.unsent = Some((transmit, contents));
-            self.shared.push_blocked(Arc::clone(self));
+            self.block(state);
             return;
         }
         let now = self.shared.runtime.now();
@@ -254,10 +301,11 @@ impl Conn {
                 packets.clear();
                 let Some(transmit) = state.proto.poll_transmit(now, segments, packets) else { break };
                 let contents = &packets[..transmit.size];
-                *turn = turn.saturating_sub(transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size)));
+                *turn =
+                    turn.saturating_sub(transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size)));
                 if is_blocked(&*state.socket, &transmit, contents) {
                     state.unsent = Some((transmit, contents.into()));
-                    self.shared.push_blocked(Arc::clone(self));
+                    self.block(state);
                     break;
                 }
             }
@@ -273,7 +321,7 @@ impl Conn {
             {
                 self.shared.timers().remove(self.handle, at);
             }
-            if let Some(answer) = self.shared.handle_event(self.handle, event) {
+            if let Some(answer) = self.shared.handle_event(self, event) {
                 state.proto.handle_event(answer);
                 is_answered = true;
             }
@@ -316,6 +364,15 @@ impl Conn {
             self.shared.wake();
         }
     }
+}
+
+/// The end of a connection for a reason of our own.
+pub(super) fn internal(reason: &str) -> ConnectionError {
+    ConnectionError::TransportError(quinn_proto::TransportError {
+        code: quinn_proto::TransportErrorCode::INTERNAL_ERROR,
+        frame: None,
+        reason: reason.to_owned(),
+    })
 }
 
 fn wake(waiting: &mut BTreeMap<StreamId, Waker>, id: StreamId) {
@@ -499,7 +556,7 @@ impl Connection {
                 tracing::debug!(%error, "a datagram is left out");
             }
         }
-        if self.conn().drive(&mut state) {
+        if self.conn().guard(&mut state, |state| self.conn().drive(state)).is_ready {
             self.conn().mark_ready(&mut state);
         }
         Ok(())

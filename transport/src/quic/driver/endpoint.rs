@@ -13,7 +13,7 @@ use quinn::{Runtime, ServerConfig, VarInt};
 use quinn_proto::{ConnectionEvent, ConnectionHandle, EndpointEvent};
 use tokio::sync::Notify;
 
-use super::connection::{Conn, Connection, is_blocked};
+use super::connection::{Conn, Connection, internal, is_blocked};
 use super::task::Task;
 use super::timers::Timers;
 
@@ -43,10 +43,10 @@ pub(super) struct Shared {
     pub(super) runtime: Arc<dyn Runtime>,
     router: Mutex<Router>,
     timers: Mutex<Timers>,
-    /// Connections with something to do.
-    ready: Mutex<Vec<Arc<Conn>>>,
-    /// Connections whose packets the socket did not take.
-    blocked: Mutex<Vec<Arc<Conn>>>,
+    /// Connections with something to do. Gone with the task: nobody would take them out again.
+    ready: Mutex<Option<Vec<Arc<Conn>>>>,
+    /// Connections whose packets the socket did not take. Gone with the task.
+    blocked: Mutex<Option<Vec<Arc<Conn>>>>,
     task: AtomicWaker,
     /// Somebody tries to connect, or the endpoint was closed.
     incoming: Notify,
@@ -64,7 +64,11 @@ impl Shared {
         self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn blocked(&self) -> MutexGuard<'_, Vec<Arc<Conn>>> {
+    fn ready(&self) -> MutexGuard<'_, Option<Vec<Arc<Conn>>>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, Option<Vec<Arc<Conn>>>> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,31 +82,61 @@ impl Shared {
     }
 
     pub(super) fn push_ready(&self, conn: Arc<Conn>) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.ready();
+        let Some(ready) = list.as_mut() else {
+            drop(list);
+            return drop(conn);
+        };
         ready.push(conn);
         // The task takes all of them, so that only the first has to wake it.
         let is_first = ready.len() == 1;
-        drop(ready);
+        drop(list);
         if is_first {
             self.wake();
         }
     }
 
     pub(super) fn take_ready(&self, into: &mut VecDeque<Arc<Conn>>) {
-        into.extend(self.ready.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+        into.extend(self.ready().iter_mut().flat_map(|ready| ready.drain(..)));
     }
 
     pub(super) fn push_blocked(&self, conn: Arc<Conn>) {
-        self.blocked().push(conn);
+        let mut list = self.blocked();
+        let Some(blocked) = list.as_mut() else {
+            drop(list);
+            return drop(conn);
+        };
+        blocked.push(conn);
+        drop(list);
         self.wake();
     }
 
     pub(super) fn has_blocked(&self) -> bool {
-        !self.blocked().is_empty()
+        self.blocked().as_ref().is_some_and(|blocked| !blocked.is_empty())
     }
 
     pub(super) fn take_blocked(&self) -> Vec<Arc<Conn>> {
-        std::mem::take(&mut *self.blocked())
+        self.blocked().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The task has ended, and every connection with it.
+    pub(super) fn abandon(&self) {
+        let mut router = self.router();
+        router.is_driven = false;
+        while let Some(incoming) = router.incoming.pop_front() {
+            router.proto.ignore(incoming);
+        }
+        router.connected = 0;
+        let connections: Vec<_> = std::mem::take(&mut router.connections).into_iter().flatten().collect();
+        drop(router);
+        for conn in &connections {
+            conn.abandon();
+        }
+        // Each by itself, so that what is dropped is dropped with no lock held.
+        let listed = (self.ready().take(), self.blocked().take());
+        drop(listed);
+        self.incoming.notify_waiters();
+        self.idle.notify_waiters();
     }
 
     pub(super) fn announce_incoming(&self) {
@@ -162,29 +196,18 @@ impl Router {
     pub(super) fn all(&self) -> Vec<Arc<Conn>> {
         self.connections.iter().flatten().cloned().collect()
     }
-
-    /// The task is gone, and takes everybody with it.
-    pub(super) fn abandon(&mut self) -> Vec<Arc<Conn>> {
-        self.is_driven = false;
-        for incoming in self.incoming.drain(..) {
-            self.proto.ignore(incoming);
-        }
-        self.connected = 0;
-        std::mem::take(&mut self.connections).into_iter().flatten().collect()
-    }
 }
 
 impl Shared {
     /// Takes what a connection says of itself, and gives what it is to know.
-    pub(super) fn handle_event(&self, handle: ConnectionHandle, event: EndpointEvent) -> Option<ConnectionEvent> {
+    pub(super) fn handle_event(&self, conn: &Conn, event: EndpointEvent) -> Option<ConnectionEvent> {
         let mut router = self.router();
+        let handle = conn.handle;
+        // It has drained before, and its handle may be another's; or the task has ended.
+        router.connection(handle).filter(|known| std::ptr::eq(Arc::as_ptr(known), conn))?;
         let mut drained = None;
         if event.is_drained() {
             drained = router.remove(handle);
-            if drained.is_none() {
-                // The task has ended, and with it what was known of the connection.
-                return None;
-            }
             if router.connected == 0 {
                 self.idle.notify_waiters();
                 // Nobody may be left who would wake it.
@@ -210,12 +233,8 @@ impl Endpoint {
         runtime: Arc<dyn Runtime>,
     ) -> io::Result<Self> {
         let address = socket.local_addr()?;
-        let proto = quinn_proto::Endpoint::new(
-            Arc::new(config),
-            server.map(Arc::new),
-            !socket.may_fragment(),
-            None,
-        );
+        let proto =
+            quinn_proto::Endpoint::new(Arc::new(config), server.map(Arc::new), !socket.may_fragment(), None);
         let router = Router {
             proto,
             socket,
@@ -232,8 +251,8 @@ impl Endpoint {
             runtime: Arc::clone(&runtime),
             router: Mutex::new(router),
             timers: Mutex::default(),
-            ready: Mutex::default(),
-            blocked: Mutex::default(),
+            ready: Mutex::new(Some(Vec::new())),
+            blocked: Mutex::new(Some(Vec::new())),
             task: AtomicWaker::new(),
             incoming: Notify::new(),
             idle: Notify::new(),
@@ -242,7 +261,7 @@ impl Endpoint {
         Ok(Endpoint(Arc::new(Handle(shared))))
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0.0
     }
 
@@ -383,11 +402,18 @@ impl Incoming {
     ///
     /// # Errors
     /// Why it cannot be taken.
-    pub(in super::super) fn accept(mut self, config: Option<Arc<ServerConfig>>) -> Result<Connection, ConnectionError> {
+    pub(in super::super) fn accept(
+        mut self,
+        config: Option<Arc<ServerConfig>>,
+    ) -> Result<Connection, ConnectionError> {
         let Some(incoming) = self.proto.take() else { unreachable!("whoever decides consumes this") };
         let shared = self.endpoint.shared();
         let mut response = Vec::new();
         let mut router = shared.router();
+        if !router.is_driven {
+            router.proto.ignore(incoming);
+            return Err(internal("the endpoint's runtime has ended"));
+        }
         match router.proto.accept(incoming, shared.runtime.now(), &mut response, config) {
             Ok((handle, proto)) => {
                 let conn = router.insert(shared, handle, proto);

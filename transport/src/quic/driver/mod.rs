@@ -23,6 +23,10 @@ mod stream;
 mod task;
 mod timers;
 
+#[cfg(all(test, feature = "sim"))]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 pub(super) use connection::Connection;
 pub(super) use endpoint::{Endpoint, Incoming};
 pub(super) use stream::{Broken, RecvStream, SendStream};

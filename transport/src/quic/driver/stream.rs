@@ -52,7 +52,9 @@ impl SendStream {
                         state.writers.insert(self.id, cx.waker().clone());
                         Poll::Pending
                     }
-                    Err(WriteError::Stopped(_) | WriteError::ClosedStream) => Poll::Ready(Err(Broken::Stream)),
+                    Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                        Poll::Ready(Err(Broken::Stream))
+                    }
                 }
             })
             .await?;
@@ -140,21 +142,21 @@ pub(in super::super) struct RecvStream {
     connection: Connection,
     id: StreamId,
     is_early: bool,
-    /// The peer has nothing more to say on it.
-    is_over: bool,
+    /// How it ended, once the peer has nothing more to say on it.
+    end: Option<Result<(), Broken>>,
 }
 
 impl RecvStream {
     pub(super) fn new(connection: Connection, id: StreamId, is_early: bool) -> Self {
-        RecvStream { connection, id, is_early, is_over: false }
+        RecvStream { connection, id, is_early, end: None }
     }
 
     /// What comes next, up to `length` bytes; `None` at the end. Cancelling loses nothing.
     pub(in super::super) async fn read(&mut self, length: usize) -> Result<Option<Bytes>, Broken> {
-        let RecvStream { connection, id, is_early, is_over } = self;
+        let RecvStream { connection, id, is_early, end } = self;
         poll_fn(|cx| {
-            if *is_over {
-                return Poll::Ready(Ok(None));
+            if let Some(end) = end {
+                return Poll::Ready(end.clone().map(|()| None));
             }
             let mut state = connection.lock();
             if *is_early && state.is_early_data_void() {
@@ -169,11 +171,11 @@ impl RecvStream {
             match read {
                 Ok(Some(chunk)) => Poll::Ready(Ok(Some(chunk.bytes))),
                 Ok(None) => {
-                    *is_over = true;
+                    *end = Some(Ok(()));
                     Poll::Ready(Ok(None))
                 }
                 Err(ReadError::Reset(_)) => {
-                    *is_over = true;
+                    *end = Some(Err(Broken::Stream));
                     Poll::Ready(Err(Broken::Stream))
                 }
                 Err(ReadError::Blocked) => {
@@ -194,7 +196,7 @@ impl Drop for RecvStream {
         let mut state = self.connection.lock();
         state.readers.remove(&self.id);
         let is_void = self.is_early && state.is_early_data_void();
-        if self.is_over || state.error.is_some() || is_void {
+        if self.end.is_some() || state.error.is_some() || is_void {
             return;
         }
         // One that is over needs none.

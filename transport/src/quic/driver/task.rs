@@ -6,21 +6,26 @@ use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta};
 use quinn::{AsyncTimer, AsyncUdpSocket, UdpPoller};
 use quinn_proto::{ConnectionEvent, DatagramEvent};
 
-use super::connection::{Conn, is_blocked};
+use super::connection::{Conn, Served, is_blocked};
 use super::endpoint::{Router, Shared};
+use super::timers::NOBODY;
 
 /// Packets, timers and connections that the task sees to before other tasks have their turn: some milliseconds of work. A
 /// busy relay's socket gets hundreds of packets while all its other tasks run once, and drops what does not fit.
 const TURN: usize = 256;
-/// How many timers, and how many connections, before the socket is looked at again.
+/// How many timers, and how many connections and trains of packets, before the socket is looked at again.
 const ROUND: usize = 32;
+/// What leaves in one system call counts as much as a packet that comes.
+const TRAIN: usize = 10;
+/// A socket that cannot be read is tried again after this.
+const RETRY: Duration = Duration::from_millis(100);
 /// quinn-proto's default limit for a UDP payload, and for each segment of a packet train.
 const SEGMENT_MAX: usize = 1472;
 
@@ -36,8 +41,8 @@ pub(super) struct Task {
     /// Packets that were read, on their way to their connections.
     events: Vec<(Arc<Conn>, ConnectionEvent)>,
     timer: Option<(Instant, Pin<Box<dyn AsyncTimer>>)>,
-    /// Tells when the socket takes packets again; there while it does not.
-    writable: Option<Pin<Box<dyn UdpPoller>>>,
+    /// A socket that is full, and what tells when it takes packets again.
+    writable: Option<(Arc<dyn AsyncUdpSocket>, Pin<Box<dyn UdpPoller>>)>,
     response: Vec<u8>,
 }
 
@@ -87,7 +92,8 @@ impl Task {
         let size = SEGMENT_MAX * socket.max_receive_segments();
         RECEIVED.with_borrow_mut(|buffer| {
             if buffer.len() < size * BATCH_SIZE {
-                buffer.resize(size * BATCH_SIZE, 0);
+                // Megabytes, of which the system gives only those that are ever used.
+                *buffer = vec![0; size * BATCH_SIZE];
             }
             let mut metas = [RecvMeta::default(); BATCH_SIZE];
             let mut chunks = buffer.chunks_exact_mut(size);
@@ -99,8 +105,10 @@ impl Task {
                 // A peer's host that has no such port says so; anybody may forge that.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return 1,
                 Poll::Ready(Err(error)) => {
-                    // Whatever it is, the next timer tries again; connections that hear nothing end.
+                    // Whatever it is, it is tried again; connections that hear nothing end meanwhile.
                     tracing::warn!(%error, "packets could not be read");
+                    let at = self.shared.runtime.now() + RETRY;
+                    self.shared.timers().set(NOBODY, None, at);
                     return 0;
                 }
             };
@@ -113,7 +121,8 @@ impl Task {
                     count += 1;
                 }
             }
-            count
+            // Where nothing is in them they count as well: nobody wakes the task before it has found nothing to read.
+            count.max(messages)
         })
     }
 
@@ -166,13 +175,17 @@ impl Task {
     /// Serves connections that are ready. Gives how many.
     fn serve(&mut self) -> usize {
         self.shared.take_ready(&mut self.ready);
-        for count in 0..ROUND {
-            let Some(conn) = self.ready.pop_front() else { return count };
-            if conn.serve() {
+        let mut count = 0;
+        while count < ROUND
+            && let Some(conn) = self.ready.pop_front()
+        {
+            let Served { is_ready, packets } = conn.serve();
+            if is_ready {
                 self.ready.push_back(conn);
             }
+            count += 1 + packets / TRAIN;
         }
-        ROUND
+        count
     }
 
     /// Serves again whose packets the socket did not take, once it does. Gives how many.
@@ -180,10 +193,10 @@ impl Task {
         if !self.shared.has_blocked() {
             return 0;
         }
-        let writable = self.writable.get_or_insert_with(|| {
-            let socket = Arc::clone(&self.shared.router().socket);
-            socket.create_io_poller()
-        });
+        let socket = Arc::clone(&self.shared.router().socket);
+        let writable = self.writable.take().filter(|(of, _)| Arc::ptr_eq(of, &socket));
+        let poller = writable.map_or_else(|| Arc::clone(&socket).create_io_poller(), |(_, poller)| poller);
+        let (_, writable) = self.writable.insert((socket, poller));
         match writable.as_mut().poll_writable(cx) {
             Poll::Pending => 0,
             // An error shows when it is sent again.
@@ -192,8 +205,7 @@ impl Task {
                 let blocked = self.shared.take_blocked();
                 let count = blocked.len();
                 for conn in blocked {
-                    let is_newly_ready = conn.is_newly_ready(&mut conn.lock());
-                    if is_newly_ready {
+                    if conn.unblock() {
                         self.ready.push_back(conn);
                     }
                 }
@@ -252,10 +264,6 @@ impl Future for Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let connections = self.shared.router().abandon();
-        for conn in &connections {
-            conn.abandon();
-        }
-        self.shared.announce_incoming();
+        self.shared.abandon();
     }
 }

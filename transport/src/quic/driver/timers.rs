@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
 
+/// The handle of no connection: for the task itself, which looks at everything when its time comes.
+pub(super) const NOBODY: ConnectionHandle = ConnectionHandle(usize::MAX);
+
 /// When which connection is to be looked at: one entry for each at most.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
