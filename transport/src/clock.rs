@@ -73,7 +73,10 @@ impl Clock {
 
     /// The time now, rounded down to a microsecond (in simulation: a multiple of 10 µs).
     pub fn now(&self) -> Timestamp {
-        Timestamp::ZERO + (tokio_now().saturating_duration_since(self.origin) / self.stretch + self.lead)
+        let elapsed = tokio_now().saturating_duration_since(self.origin);
+        // Divided in simulation only: it is asked many times for each frame.
+        let elapsed = if self.stretch == 1 { elapsed } else { elapsed / self.stretch };
+        Timestamp::ZERO + (elapsed + self.lead)
     }
 
     /// Waits until `deadline`; returns at once if that has passed. Never early.
@@ -258,6 +261,9 @@ const MOMENT_NS: u64 = 10_000;
 /// early, and in paused time that would repeat for ever.
 impl Clock {
     fn now_std(&self) -> std::time::Instant {
+        if self.stretch == 1 {
+            return tokio_now().into_std();
+        }
         let since_origin = tokio_now().saturating_duration_since(self.origin);
         self.origin.into_std() + since_origin / self.stretch
     }

@@ -13,6 +13,7 @@ use parlor_transport::units::Timestamp;
 use parlor_transport::wire::control::*;
 use tokio::sync::Notify;
 
+use super::heard::Heard;
 use super::seen::{News, Seen};
 use super::tally::{Histogram, Times};
 
@@ -132,9 +133,9 @@ async fn stay(stage: &Stage, member: &Member) -> Result<(), String> {
             biased;
             event = next_event(&mut events), if events.is_some() => match event? {
                 Some(message) => {
-                    let news = member.seen().take(message);
+                    let news = member.seen().take(&message);
                     if let Some(news) = news {
-                        record(stage, number, &news, clock.now());
+                        record(stage, number, news, clock.now());
                     }
                 }
                 // The relay ends the events of who leaves.
@@ -169,7 +170,7 @@ async fn send(requests: &mut MessageSender, message: ClientMessage) -> Result<()
     requests.send(&message).await.map_err(|ended| ended.to_string())
 }
 
-async fn next_event(events: &mut Option<MessageReceiver>) -> Result<Option<RoomMessage>, String> {
+async fn next_event(events: &mut Option<MessageReceiver>) -> Result<Option<Heard>, String> {
     match events {
         Some(events) => events.recv().await.map_err(|error| error.to_string()),
         None => std::future::pending().await,
@@ -192,7 +193,7 @@ fn publish(number: usize) -> ClientMessage {
 }
 
 /// Counts how much later than it happened a user hears of what another one did.
-fn record(stage: &Stage, number: usize, news: &News, now: Timestamp) {
+fn record(stage: &Stage, number: usize, news: News<'_>, now: Timestamp) {
     let (times, user) = match news {
         News::Came(user) => (&stage.came, user),
         News::Went(user) => (&stage.went, user),

@@ -5,6 +5,7 @@
 //! keeps a digest of what it knows; some keep the client's own mirror beside it, entry by entry. All users live in one
 //! process with one clock, the relay in another one; or everything in virtual time.
 
+mod heard;
 mod member;
 pub mod seen;
 pub mod tally;

@@ -54,12 +54,12 @@ fn hash(id: &str) -> u64 {
 }
 
 /// Somebody came or went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News<'a> {
     /// Came.
-    Came(UserId),
+    Came(&'a UserId),
     /// Went.
-    Went(UserId),
+    Went(&'a UserId),
 }
 
 /// See the module's text.
@@ -86,7 +86,7 @@ impl Seen {
     }
 
     /// Takes a message; gives who came or went with it.
-    pub fn take(&mut self, message: RoomMessage) -> Option<News> {
+    pub fn take<'a>(&mut self, message: &'a RoomMessage) -> Option<News<'a>> {
         if let Some(mirror) = &mut self.mirror
             && mirror.apply(message.clone()).is_err()
         {
@@ -114,11 +114,11 @@ impl Seen {
             RoomMessage::Count(count) => self.digest.users = count.users,
             RoomMessage::UserJoined(event) => {
                 self.digest.add(event.user.user.as_str());
-                return Some(News::Came(event.user.user));
+                return Some(News::Came(&event.user.user));
             }
             RoomMessage::UserLeft(event) => {
                 self.digest.remove(event.user.as_str());
-                return Some(News::Went(event.user));
+                return Some(News::Went(&event.user));
             }
             RoomMessage::StreamAdded(event) => self.digest.add(event.stream.stream.as_str()),
             RoomMessage::StreamRemoved(event) => self.digest.remove(event.stream.as_str()),

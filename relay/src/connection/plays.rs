@@ -55,6 +55,8 @@ struct Todo {
 struct News {
     /// Something came that does not wait.
     is_pressing: bool,
+    /// The sending task lets sound wait for more of it, and need not hear of any.
+    is_gathering: bool,
     /// Lanes whose publication has a new frame. At most as many as there are plays.
     ready: BTreeSet<u32>,
     /// Lanes that are not used again.
@@ -108,9 +110,14 @@ impl Plays {
         self.todo.press(|news| _ = news.stuck.insert((lane, track)));
     }
 
-    /// Whether what came may wait for more.
-    fn may_gather(&self, window: Duration) -> bool {
-        !window.is_zero() && !lock(&self.todo.news).is_pressing && lock(&self.by_lane).len() >= VOICES_MIN
+    /// Whether what came may wait for more. Then the sending task is not woken by what may wait as well, until it looks.
+    fn gather(&self, window: Duration) -> bool {
+        if window.is_zero() || lock(&self.by_lane).len() < VOICES_MIN {
+            return false;
+        }
+        let mut news = lock(&self.todo.news);
+        news.is_gathering = !news.is_pressing;
+        news.is_gathering
     }
 
     /// Ends all plays; their publications forget them.
@@ -129,8 +136,14 @@ impl Todo {
     }
 
     fn tell(&self, note: impl FnOnce(&mut News)) {
-        note(&mut lock(&self.news));
-        self.notify.notify_one();
+        let may_wait = {
+            let mut news = lock(&self.news);
+            note(&mut news);
+            news.is_gathering && !news.is_pressing
+        };
+        if !may_wait {
+            self.notify.notify_one();
+        }
     }
 }
 
@@ -177,7 +190,7 @@ pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
                 }
             }
             () = connection.plays.todo.notify.notified() => {
-                if connection.plays.may_gather(window) {
+                if connection.plays.gather(window) {
                     if gathering.deadline().is_none() {
                         gathering.reset(Some(clock.now() + window));
                     }
@@ -266,7 +279,7 @@ impl Pump<'_> {
             rtt: self.connection.session.rtt(),
             is_heard: self.patience.is_heard(),
         };
-        let News { ready, ended, stuck, is_rewished, is_pressing: _ } =
+        let News { ready, ended, stuck, is_rewished, is_pressing: _, is_gathering: _ } =
             std::mem::take(&mut *lock(&self.connection.plays.todo.news));
         self.waiting.extend(ready);
         let mut plays = lock(&self.connection.plays.by_lane);

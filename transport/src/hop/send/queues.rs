@@ -1,7 +1,7 @@
 //! What waits to leave, by class. A queue is bounded where a peer could make it grow; what is beyond its bound
 //! comes back to the caller, who keeps account of bytes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::units::Timestamp;
 
@@ -76,7 +76,8 @@ pub(super) struct Queues {
     queues: [VecDeque<Entry>; CLASSES.len()],
     urgent_bytes: usize,
     len: usize,
-    counts: BTreeMap<FrameKey, Count>,
+    /// Of frames of which something waits, those that came last at the end: mostly one or two.
+    counts: Vec<(FrameKey, Count)>,
 }
 
 impl Queues {
@@ -115,7 +116,7 @@ impl Queues {
 
     /// Takes a parity symbol of this frame.
     pub(super) fn take_parity(&mut self, frame: FrameKey) -> Option<Entry> {
-        self.counts.get(&frame).filter(|count| count.parity > 0)?;
+        self.count(frame).filter(|count| count.parity > 0)?;
         let queue = &mut self.queues[Class::Parity as usize];
         let entry = queue.iter().position(|entry| entry.frame == frame).and_then(|at| queue.remove(at));
         entry.inspect(|entry| self.note(Class::Parity, entry, -1))
@@ -123,7 +124,7 @@ impl Queues {
 
     /// Symbols of this frame that wait, parity aside.
     pub(super) fn waiting(&self, frame: FrameKey) -> usize {
-        self.counts.get(&frame).map_or(0, |count| count.other)
+        self.count(frame).map_or(0, |count| count.other)
     }
 
     /// Bytes of voice that wait.
@@ -152,10 +153,18 @@ impl Queues {
         if class == Class::Urgent {
             add(&mut self.urgent_bytes, change * entry.bytes as isize);
         }
-        let count = self.counts.entry(entry.frame).or_default();
+        let place = self.counts.iter().rposition(|(frame, _)| *frame == entry.frame).unwrap_or_else(|| {
+            self.counts.push((entry.frame, Count::default()));
+            self.counts.len() - 1
+        });
+        let (_, count) = &mut self.counts[place];
         add(if class == Class::Parity { &mut count.parity } else { &mut count.other }, change);
         if (count.parity, count.other) == (0, 0) {
-            self.counts.remove(&entry.frame);
+            self.counts.remove(place);
         }
+    }
+
+    fn count(&self, frame: FrameKey) -> Option<&Count> {
+        self.counts.iter().rev().find_map(|(other, count)| (*other == frame).then_some(count))
     }
 }
