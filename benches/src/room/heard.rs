@@ -2,7 +2,7 @@
 //! the same few bytes again and again, and have the relay wait for it. Each still receives all of them on its own connection.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ const KNOWN_MAX: usize = 2048;
 const BODY_MAX: usize = 1024;
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<Bytes, (u64, Heard)>> = RefCell::default();
+    static KNOWN: RefCell<BTreeMap<Bytes, (u64, Heard)>> = RefCell::default();
 }
 
 /// A message that others may have heard before.

@@ -7,6 +7,7 @@
 //! those together that come within a few milliseconds; see [`VOICES_MIN`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
@@ -178,6 +179,8 @@ pub(super) async fn send(connection: Arc<Connection>, window: Duration) {
         taken: BTreeMap::new(),
         shed: Shed::NONE,
         patience: Patience::default(),
+        frames_sent: 0,
+        bytes_sent: 0,
     };
     let mut gathering = clock.timer();
     loop {
@@ -218,6 +221,9 @@ struct Pump<'a> {
     /// What is left out because the machine is too slow.
     shed: Shed,
     patience: Patience,
+    /// Sent and not yet counted.
+    frames_sent: u64,
+    bytes_sent: u64,
 }
 
 impl Connection {
@@ -280,7 +286,7 @@ impl Pump<'_> {
             is_heard: self.patience.is_heard(),
         };
         let News { ready, ended, stuck, is_rewished, is_pressing: _, is_gathering: _ } =
-            std::mem::take(&mut *lock(&self.connection.plays.todo.news));
+            take(&mut *lock(&self.connection.plays.todo.news));
         self.waiting.extend(ready);
         let mut plays = lock(&self.connection.plays.by_lane);
         let shed = self.connection.hub.shed();
@@ -301,7 +307,7 @@ impl Pump<'_> {
 
         // Sound: little, and all of it. The lanes stay on the list until their pictures are through too.
         let mut mute = Vec::new();
-        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = take(&mut self.waiting);
         for &lane in &waiting {
             let Some(play) = plays.get_mut(&lane) else { continue };
             let mut outcome = Outcome::Sent;
@@ -332,13 +338,24 @@ impl Pump<'_> {
         }
         self.waiting.extend(mute);
         sender.flush();
+        drop(plays);
+        self.count_sent();
     }
 
-    fn send(&self, sender: &mut MediaSender, outgoing: Outgoing) {
-        let counts = self.connection.hub.counts();
-        counts.frames_sent.fetch_add(1, Ordering::Relaxed);
-        counts.bytes_sent.fetch_add(outgoing.frame.object().len() as u64, Ordering::Relaxed);
+    fn send(&mut self, sender: &mut MediaSender, outgoing: Outgoing) {
+        self.frames_sent += 1;
+        self.bytes_sent += outgoing.frame.object().len() as u64;
         sender.send(outgoing);
+    }
+
+    /// Counts what was sent, once for all of it: the counters are everybody's.
+    fn count_sent(&mut self) {
+        let counts = self.connection.hub.counts();
+        let (frames, bytes) = (take(&mut self.frames_sent), take(&mut self.bytes_sent));
+        if frames > 0 {
+            counts.frames_sent.fetch_add(frames, Ordering::Relaxed);
+            counts.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// The waiting lane whose turn it is.

@@ -41,9 +41,15 @@ pub(super) struct Task {
     /// Packets that were read, on their way to their connections.
     events: Vec<(Arc<Conn>, ConnectionEvent)>,
     timer: Option<(Instant, Pin<Box<dyn AsyncTimer>>)>,
-    /// A socket that is full, and what tells when it takes packets again.
-    writable: Option<(Arc<dyn AsyncUdpSocket>, Pin<Box<dyn UdpPoller>>)>,
+    /// A socket that is full.
+    full: Option<Full>,
     response: Vec<u8>,
+}
+
+struct Full {
+    socket: Arc<dyn AsyncUdpSocket>,
+    /// Tells when it takes packets again.
+    poller: Pin<Box<dyn UdpPoller>>,
 }
 
 impl Task {
@@ -53,7 +59,7 @@ impl Task {
             ready: VecDeque::new(),
             events: Vec::new(),
             timer: None,
-            writable: None,
+            full: None,
             response: Vec::new(),
         }
     }
@@ -194,14 +200,16 @@ impl Task {
             return 0;
         }
         let socket = Arc::clone(&self.shared.router().socket);
-        let writable = self.writable.take().filter(|(of, _)| Arc::ptr_eq(of, &socket));
-        let poller = writable.map_or_else(|| Arc::clone(&socket).create_io_poller(), |(_, poller)| poller);
-        let (_, writable) = self.writable.insert((socket, poller));
-        match writable.as_mut().poll_writable(cx) {
+        let full = match self.full.take() {
+            Some(full) if Arc::ptr_eq(&full.socket, &socket) => full,
+            _ => Full { poller: Arc::clone(&socket).create_io_poller(), socket },
+        };
+        let full = self.full.insert(full);
+        match full.poller.as_mut().poll_writable(cx) {
             Poll::Pending => 0,
             // An error shows when it is sent again.
             Poll::Ready(_) => {
-                self.writable = None;
+                self.full = None;
                 let blocked = self.shared.take_blocked();
                 let count = blocked.len();
                 for conn in blocked {

@@ -49,11 +49,13 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::units::Timestamp;
     use std::time::Duration;
 
     #[test]
     fn each_connection_is_due_once_and_in_order() {
-        let start = Instant::now();
+        let start = Clock::system().to_std(Timestamp::ZERO);
         let at = |ms| start + Duration::from_millis(ms);
         let mut timers = Timers::default();
         assert_eq!(timers.sleep(), None);
