@@ -76,7 +76,7 @@ pub(super) struct State {
     pub(super) armed: Option<Instant>,
     /// It is in the list of those whose packets the socket did not take.
     is_blocked: bool,
-    /// Its state machine panicked, and is not touched any more.
+    /// Its state machine panicked, and is not driven any more.
     is_buried: bool,
     /// Packets that the socket did not take.
     unsent: Option<(Transmit, Box<[u8]>)>,
@@ -171,7 +171,7 @@ impl Conn {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Whoever panics with the state machine in hand does so in `guard`, which sees to it that nobody touches it again.
+        // Whoever panics while driving the state machine does so in `guard`, which sees to it that it is not driven again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
